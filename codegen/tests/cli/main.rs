@@ -1,0 +1,5 @@
+//! The generator from its command line.
+
+mod errors;
+mod generate;
+mod support;

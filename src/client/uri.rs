@@ -1,0 +1,499 @@
+//! AMQP URIs: `amqp[s]://[user[:password]@][host][:port][/vhost][?query]`.
+//!
+//! The grammar is the broker's (RFC 3986 plus query parameters), with these choices:
+//! - an empty path segment, `amqp://host/`, is the vhost `/` and not the vhost with the empty name;
+//! - the userinfo ends at the last `@` of the authority, so that a raw `@` in a password works;
+//! - a raw `#`, or a raw `@` behind an authority without userinfo, is refused: it comes from a password
+//!   that was not percent-encoded, whose pieces would otherwise be taken for a host or a vhost;
+//! - characters outside ASCII may stand raw, white space and control characters may not.
+//!
+//! No error repeats any of the input, and `Debug` hides user, password and the key file's password.
+
+use std::{fmt, net::Ipv6Addr, path::PathBuf, str::FromStr, time::Duration};
+
+/// The decoded parts of an AMQP URI; what the text leaves out is `None`, and the caller has the defaults.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Uri {
+    /// Whether the scheme is `amqps`: TLS from the first byte.
+    pub(crate) tls: bool,
+    /// The user name; empty when the text has an empty one, as in `amqp://:@host`.
+    pub(crate) user: Option<String>,
+    /// The password; empty when the text has an empty one.
+    pub(crate) password: Option<String>,
+    /// Name or address; IPv6 without brackets, with a zone as `fe80::1%eth0`.
+    pub(crate) host: Option<String>,
+    /// The port, never 0; its default depends on `tls`.
+    pub(crate) port: Option<u16>,
+    /// The virtual host; an empty path segment is `/`.
+    pub(crate) vhost: Option<String>,
+    /// The parameters behind the `?`.
+    pub(crate) query: Query,
+}
+
+/// The query parameters of an AMQP URI; of a repeated one the last counts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Query {
+    /// `heartbeat`, in seconds; 0 asks for none.
+    pub(crate) heartbeat: Option<u16>,
+    /// `connection_timeout`, given in milliseconds.
+    pub(crate) connection_timeout: Option<Duration>,
+    /// `channel_max`; 0 stands for no limit.
+    pub(crate) channel_max: Option<u16>,
+    /// `frame_max`, in bytes; 0 stands for no limit. The protocol's minimum is not checked here.
+    pub(crate) frame_max: Option<u32>,
+    /// Each `auth_mechanism`, in the order of the text.
+    pub(crate) auth_mechanism: Vec<Mechanism>,
+    /// The parameters about TLS.
+    pub(crate) tls: TlsQuery,
+}
+
+/// A SASL mechanism that `auth_mechanism` can name, in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mechanism {
+    /// `plain`: user and password.
+    Plain,
+    /// `amqplain`: user and password in a field table.
+    AmqPlain,
+    /// `external`: the client's certificate.
+    External,
+    /// `anonymous`: no credentials.
+    Anonymous,
+}
+
+/// The query parameters about TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct TlsQuery {
+    /// `cacertfile`: the authorities to trust.
+    pub(crate) ca_cert_file: Option<PathBuf>,
+    /// `certfile`: the client's certificate.
+    pub(crate) cert_file: Option<PathBuf>,
+    /// `keyfile`: the client's private key.
+    pub(crate) key_file: Option<PathBuf>,
+    /// `password`: what the key file is encrypted with, not the login's password.
+    pub(crate) key_password: Option<Secret>,
+    /// `verify`: true for `verify_peer`, false for `verify_none`.
+    pub(crate) verify_peer: Option<bool>,
+    /// `fail_if_no_peer_cert`.
+    pub(crate) fail_if_no_peer_cert: Option<bool>,
+    /// `server_name_indication`.
+    pub(crate) server_name: Option<ServerName>,
+    /// `depth`: how many intermediate certificates a chain may have.
+    pub(crate) depth: Option<u8>,
+    /// `customize_hostname_check=https`: match host names as HTTPS does, wildcards included.
+    pub(crate) https_hostname_check: bool,
+}
+
+/// Text that `Debug` shows as `***`.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Secret(pub(crate) String);
+
+/// What `server_name_indication` asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ServerName {
+    /// `disable`: no name is sent, nor compared with the certificate.
+    Disable,
+    /// The name to send and to compare with the certificate.
+    Name(String),
+}
+
+/// What is wrong with an AMQP URI. It holds nothing of the URI's text, which may contain a password.
+///
+/// The variants with a `&str` name the part: user, password, host, port, vhost or query.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UriError {
+    /// The text is empty.
+    #[error("the URI is empty")]
+    Empty,
+    /// The text begins with neither `amqp://` nor `amqps://`.
+    #[error("the URI must begin with amqp:// or amqps://")]
+    Scheme,
+    /// There is a raw `#`.
+    #[error("the URI has a raw '#', which would start a fragment: in a password or elsewhere write %23")]
+    Fragment,
+    /// There is a raw `@` in the vhost or the query, and none before them.
+    #[error("the URI has '@' only after a '/' or '?': in a password write %2F or %3F, elsewhere %40")]
+    MisplacedAt,
+    /// There is white space or a control character: raw, or in the host in whatever form.
+    #[error("the {0} has white space or a control character: remove it, or percent-encode it")]
+    WhiteSpace(&'static str),
+    /// A `%` is not followed by two hexadecimal digits.
+    #[error("the {0} has a '%' without two hexadecimal digits after it: write %25 for '%' itself")]
+    Escape(&'static str),
+    /// The percent-decoded bytes are not UTF-8.
+    #[error("the {0} is not UTF-8 after percent-decoding")]
+    NotUtf8(&'static str),
+    /// There is a second `:` after the userinfo.
+    #[error("host and port have more than one ':' between them: an IPv6 address needs brackets, as in [::1]")]
+    SecondColon,
+    /// A bracket is not closed, encloses no IPv6 address, or has text beside it.
+    #[error("the host's brackets do not enclose an IPv6 address and nothing else, as in [::1]:5672")]
+    Ipv6,
+    /// The port is not a number from 1 to 65535.
+    #[error("the port is not a number from 1 to 65535; in a password write %2F for '/' and %3F for '?'")]
+    Port,
+    /// The path has a second `/`.
+    #[error("the vhost has a second '/': within a vhost write %2F")]
+    VhostSegments,
+    /// A query parameter that this crate knows has a value it cannot use.
+    #[error("the query parameter {key} must be {expected}")]
+    QueryValue {
+        /// The parameter's name.
+        key: &'static str,
+        /// What its value may be.
+        expected: &'static str,
+    },
+}
+
+impl FromStr for Uri {
+    type Err = UriError;
+
+    fn from_str(text: &str) -> Result<Self, UriError> {
+        if text.is_empty() {
+            return Err(UriError::Empty);
+        }
+        let (scheme, rest) = text.split_once("://").ok_or(UriError::Scheme)?;
+        let tls = scheme.eq_ignore_ascii_case("amqps");
+        if !tls && !scheme.eq_ignore_ascii_case("amqp") {
+            return Err(UriError::Scheme);
+        }
+        if rest.contains('#') {
+            return Err(UriError::Fragment);
+        }
+        let (hierarchy, query) = split_optional(rest, '?');
+        let (authority, path) = split_optional(hierarchy, '/');
+        let (user, password, address) = match authority.rsplit_once('@') {
+            Some((userinfo, address)) => {
+                let (user, password) = split_optional(userinfo, ':');
+                (Some(user), password, address)
+            }
+            None if rest.contains('@') => return Err(UriError::MisplacedAt),
+            None => (None, None, authority),
+        };
+        let (host, port) = parse_address(address)?;
+        Ok(Self {
+            tls,
+            user: user.map(|user| decode("user", user)).transpose()?,
+            password: password.map(|password| decode("password", password)).transpose()?,
+            host,
+            port,
+            vhost: path.map(parse_vhost).transpose()?,
+            query: query.map(Query::parse).transpose()?.unwrap_or_default(),
+        })
+    }
+}
+
+impl fmt::Debug for Uri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Uri")
+            .field("tls", &self.tls)
+            .field("user", &self.user.clone().map(Secret))
+            .field("password", &self.password.clone().map(Secret))
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("vhost", &self.vhost)
+            .field("query", &self.query)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Query {
+    /// The parameters that mean something, with what each must be.
+    const KNOWN: [(&str, &str); 14] = [
+        ("heartbeat", "a number of seconds from 0 to 65535"),
+        ("connection_timeout", "a number of milliseconds from 0 to 4294967295"),
+        ("channel_max", "a number from 0 to 65535"),
+        ("frame_max", "a number from 0 to 4294967295"),
+        ("auth_mechanism", "plain, amqplain, external or anonymous"),
+        ("cacertfile", "the path of a file"),
+        ("certfile", "the path of a file"),
+        ("keyfile", "the path of a file"),
+        ("password", "the password of the key file"),
+        ("verify", "verify_peer or verify_none"),
+        ("fail_if_no_peer_cert", "true or false"),
+        ("server_name_indication", "a host name, or disable"),
+        ("depth", "a number from 0 to 255"),
+        ("customize_hostname_check", "https"),
+    ];
+
+    /// Reads `key=value` pairs with `&` between them. An unknown key is ignored, but it must decode.
+    fn parse(text: &str) -> Result<Self, UriError> {
+        let mut query = Self::default();
+        for pair in text.split('&') {
+            let (key, value) = split_optional(pair, '=');
+            let (key, value) = (decode("query", key)?, decode("query", value.unwrap_or_default())?);
+            if let Some(&(key, expected)) = Self::KNOWN.iter().find(|(known, _)| *known == key) {
+                query.set(key, value).ok_or(UriError::QueryValue { key, expected })?;
+            }
+        }
+        Ok(query)
+    }
+
+    /// Takes the value of a known parameter, or refuses it with `None`.
+    fn set(&mut self, key: &str, value: String) -> Option<()> {
+        let tls = &mut self.tls;
+        match key {
+            "heartbeat" => self.heartbeat = Some(digits(&value)?),
+            "connection_timeout" => {
+                self.connection_timeout = Some(Duration::from_millis(digits::<u32>(&value)?.into()));
+            }
+            "channel_max" => self.channel_max = Some(digits(&value)?),
+            "frame_max" => self.frame_max = Some(digits(&value)?),
+            "auth_mechanism" => self.auth_mechanism.push(Mechanism::parse(&value)?),
+            "cacertfile" => tls.ca_cert_file = Some(not_empty(value)?.into()),
+            "certfile" => tls.cert_file = Some(not_empty(value)?.into()),
+            "keyfile" => tls.key_file = Some(not_empty(value)?.into()),
+            "password" => tls.key_password = Some(Secret(value)),
+            "verify" => tls.verify_peer = Some(flag(&value, "verify_peer", "verify_none")?),
+            "fail_if_no_peer_cert" => tls.fail_if_no_peer_cert = Some(flag(&value, "true", "false")?),
+            "server_name_indication" if value == "disable" => tls.server_name = Some(ServerName::Disable),
+            "server_name_indication" => tls.server_name = Some(ServerName::Name(not_empty(value)?)),
+            "depth" => tls.depth = Some(digits(&value)?),
+            "customize_hostname_check" if value == "https" => tls.https_hostname_check = true,
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+impl Mechanism {
+    /// Finds the mechanism by its name.
+    fn parse(name: &str) -> Option<Self> {
+        match name.to_ascii_lowercase().as_str() {
+            "plain" => Some(Self::Plain),
+            "amqplain" => Some(Self::AmqPlain),
+            "external" => Some(Self::External),
+            "anonymous" => Some(Self::Anonymous),
+            _ => None,
+        }
+    }
+}
+
+/// Reads `[host][:port]`.
+fn parse_address(address: &str) -> Result<(Option<String>, Option<u16>), UriError> {
+    let (host, port) = if let Some(bracketed) = address.strip_prefix('[') {
+        let (literal, behind) = bracketed.split_once(']').ok_or(UriError::Ipv6)?;
+        let ("", port) = split_optional(behind, ':') else { return Err(UriError::Ipv6) };
+        (parse_ipv6(literal)?, port)
+    } else {
+        let (host, port) = split_optional(address, ':');
+        if host.contains(['[', ']']) {
+            return Err(UriError::Ipv6);
+        }
+        (decode("host", host)?, port)
+    };
+    // No host has blanks, not even encoded.
+    refuse_blanks("host", &host)?;
+    refuse_blanks("port", port.unwrap_or_default())?;
+    let port = match port {
+        // RFC 3986: a ':' with nothing behind it is the same as none.
+        None | Some("") => None,
+        Some(port) if port.contains(':') => return Err(UriError::SecondColon),
+        Some(port) => Some(digits(port).filter(|port| *port != 0).ok_or(UriError::Port)?),
+    };
+    Ok((not_empty(host), port))
+}
+
+/// Checks what stands between brackets: an IPv6 address, perhaps with a zone (RFC 6874: `fe80::1%25eth0`).
+fn parse_ipv6(literal: &str) -> Result<String, UriError> {
+    let decoded = decode("host", literal)?;
+    let (address, zone) = split_optional(&decoded, '%');
+    if address.parse::<Ipv6Addr>().is_err() || zone.is_some_and(str::is_empty) {
+        return Err(UriError::Ipv6);
+    }
+    Ok(decoded)
+}
+
+/// Decodes the path, without its leading slash.
+fn parse_vhost(path: &str) -> Result<String, UriError> {
+    match path {
+        "" => Ok("/".to_owned()),
+        _ if path.contains('/') => Err(UriError::VhostSegments),
+        _ => decode("vhost", path),
+    }
+}
+
+/// Splits at the first separator, if there is one.
+fn split_optional(text: &str, separator: char) -> (&str, Option<&str>) {
+    text.split_once(separator).map_or((text, None), |(before, behind)| (before, Some(behind)))
+}
+
+/// Parses decimal digits and nothing else: `FromStr` alone would take a `+`.
+fn digits<T: FromStr>(text: &str) -> Option<T> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+/// Tells the one value from the other.
+fn flag(value: &str, yes: &str, no: &str) -> Option<bool> {
+    (value == yes || value == no).then(|| value == yes)
+}
+
+/// Makes `None` of an empty text.
+fn not_empty(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// Percent-decodes one part to bytes, and those to text. A `+` stays a `+`.
+fn decode(part: &'static str, raw: &str) -> Result<String, UriError> {
+    refuse_blanks(part, raw)?;
+    let mut decoded = Vec::with_capacity(raw.len());
+    let mut bytes = raw.bytes();
+    while let Some(byte) = bytes.next() {
+        let byte = if byte == b'%' {
+            let mut digit = || char::from(bytes.next()?).to_digit(16);
+            let pair = digit().zip(digit()).and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
+            pair.ok_or(UriError::Escape(part))?
+        } else {
+            byte
+        };
+        decoded.push(byte);
+    }
+    String::from_utf8(decoded).map_err(|_| UriError::NotUtf8(part))
+}
+
+/// Refuses white space and control characters.
+fn refuse_blanks(part: &'static str, text: &str) -> Result<(), UriError> {
+    let blank = |character: char| character.is_whitespace() || character.is_control();
+    if text.contains(blank) { Err(UriError::WhiteSpace(part)) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// URI, user, password, host, port, vhost; `-` is absent. The specification's table comes first.
+    const VALID: &str = r#"
+        amqp://user:pass@host:10000/vhost             user  pass  host  10000 vhost
+        amqp://user%61:%61pass@ho%61st:10000/v%2fhost usera apass hoast 10000 v/host
+        amqp://user:passw%23rd@host:10000/vhost       user  passw#rd host 10000 vhost
+        amqp://                                       -     -     -     -     -
+        amqp://:@/                                    ""    ""    -     -     /
+        amqp://user@                                  user  -     -     -     -
+        amqp://user:pass@                             user  pass  -     -     -
+        amqp://host                                   -     -     host  -     -
+        amqp://:10000                                 -     -     -     10000 -
+        amqp:///vhost                                 -     -     -     -     vhost
+        amqp://host/                                  -     -     host  -     /
+        amqp://host/%2f                               -     -     host  -     /
+        amqp://[::1]                                  -     -     ::1   -     -
+        amqp://u:p@[2001:db8::7]:5673/v?              u     p     2001:db8::7 5673 v
+        amqp://[fe80::1%25eth0]:/                     -     -     fe80::1%eth0 - /
+        amqp://h/a%2Fb                                -     -     h     -     a/b
+        amqp://u:p%40@h                               u     p@    h     -     -
+        amqp://u:p@q:r+s%2B@h:65535/v+@               u     p@q:r+s+ h  65535 v+@
+        aMqP://%75:%F0%9f%90%87é@%68/%76              u     🐇é   h     -     v
+    "#;
+
+    #[test]
+    fn valid_uris() {
+        for row in VALID.trim().lines() {
+            let mut words = row.split_whitespace().map(|word| (word != "-").then(|| word.trim_matches('"')));
+            let text = words.next().flatten().unwrap_or_default();
+            let Uri { tls, user, password, host, port, vhost, query } = parsed(text);
+            let parts = [user, password, host, port.map(|port| port.to_string()), vhost];
+            assert!(words.eq(parts.each_ref().map(Option::as_deref)), "{text}: {parts:?}");
+            assert!(!tls && query == Query::default(), "{text}");
+        }
+        assert!(parsed("AMQPS://h").tls);
+    }
+
+    #[test]
+    fn invalid_uris() {
+        use UriError::*;
+        let rows: &[(UriError, &[&str])] = &[
+            (Empty, &[""]),
+            (Scheme, &["http://h", "amqp", "amqp:/h", "h:5672", " amqp://h", "://", "amqpx://h"]),
+            (Fragment, &["amqp://u:s3cret#s3cret@h/", "amqp://h/#", "amqp://h/v?a=b#c"]),
+            (MisplacedAt, &["amqp://u:12/s3cret@h", "amqp://u:1?s3cret@h", "amqp://s3c/ret:s3cret@h/v"]),
+            (WhiteSpace("password"), &["amqp://u:s3cret @h", "amqp://u:s3cret\0@h", "amqp://u:\u{a0}@h"]),
+            (WhiteSpace("host"), &["amqp://a b", "amqp://a%20b", "amqp://h\n", "amqp://[fe80::1%25%00]"]),
+            (WhiteSpace("port"), &["amqp://h:5672 ", "amqp://h:5672\n"]),
+            (WhiteSpace("vhost"), &["amqp://h/v v", "amqp://h/\t"]),
+            (WhiteSpace("query"), &["amqp://h/?password=s3cret s3cret", "amqp://h?x\n"]),
+            (Escape("user"), &["amqp://%zz@h", "amqp://s3cret%@h"]),
+            (Escape("password"), &["amqp://u:s3cret%zz@h", "amqp://u:%+1@h", "amqp://u:%é@h"]),
+            (Escape("host"), &["amqp://foo%1", "amqp://foo%1x", "amqp://[::1%eth0]"]),
+            (Escape("query"), &["amqp://h?unknown=%", "amqp://h?%", "amqp://h?password=s3cret%f"]),
+            (NotUtf8("vhost"), &["amqp://u:s3cret@h/%c3"]),
+            (SecondColon, &["amqp://foo:bar:s3cret", "amqp://::1", "amqp://foo:[::1]", "amqp://[::1]:1:2"]),
+            (Ipv6, &["amqp://foo[::1]", "amqp://[::1]foo", "amqp://[::1", "amqp://[h]", "amqp://[]"]),
+            (Ipv6, &["amqp://[fe80::1%25]", "amqp://[127.0.0.1]", "amqp://[::1%00", "amqp://h]"]),
+            (Port, &["amqp://h:0", "amqp://h:65536", "amqp://h:+1", "amqp://h:1000xyz", "amqp://u:s3cret/h"]),
+            (VhostSegments, &["amqp://h/a/b", "amqp://h//", "amqp://h/v/"]),
+        ];
+        for (expected, texts) in rows {
+            for text in *texts {
+                assert_eq!(text.parse::<Uri>().as_ref(), Err(expected), "{text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn query_parameters() {
+        let Uri { password, query, .. } = parsed(
+            "amqps://h?heartbeat=9&heartbeat=0&connection_timeout=1500&channel_max=7&frame_max=131072&x=%20&&y\
+             &auth_mechanism=External&auth_mechanism=plain&auth_mechanism=amqplain&auth_mechanism=anonymous\
+             &cacertfile=/a%26b/c+d&certfile=c&keyfile=k&password=s3cret&verify=verify_none&depth=2\
+             &fail_if_no_peer_cert=true&server_name_indication=sn&customize_hostname_check=https",
+        );
+        assert_eq!((password, &query.tls.key_password), (None, &Some(Secret("s3cret".to_owned()))));
+        let expected = "Query { heartbeat: Some(0), connection_timeout: Some(1.5s), channel_max: Some(7), \
+            frame_max: Some(131072), auth_mechanism: [External, Plain, AmqPlain, Anonymous], \
+            tls: TlsQuery { ca_cert_file: Some(\"/a&b/c+d\"), cert_file: Some(\"c\"), key_file: Some(\"k\"), \
+            key_password: Some(***), verify_peer: Some(false), fail_if_no_peer_cert: Some(true), \
+            server_name: Some(Name(\"sn\")), depth: Some(2), https_hostname_check: true } }";
+        assert_eq!(format!("{query:?}"), expected);
+        let name = parsed("amqp://?server_name_indication=disable").query.tls.server_name;
+        assert_eq!(name, Some(ServerName::Disable));
+    }
+
+    #[test]
+    fn bad_query_values_name_the_key() {
+        let bad = "heartbeat=65536 channel_max=+1 frame_max=4294967296 depth=-1 depth=256 verify=true \
+            auth_mechanism=plain,external fail_if_no_peer_cert=1 customize_hostname_check=http";
+        let empty = Query::KNOWN.map(|(key, _)| key).into_iter().filter(|key| *key != "password");
+        for pair in empty.chain(bad.split(' ')) {
+            let named = format!("the query parameter {} must be ", split_optional(pair, '=').0);
+            let result = format!("amqp://h?password=&{pair}").parse::<Uri>();
+            assert!(result.is_err_and(|error| error.to_string().starts_with(&named)), "{pair}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn encoded_parts_round_trip(user: String, left: String, right: String, vhost in "(?s).+") {
+            let password = format!("{left}s3cret{right}");
+            let [u, p, v] = [&user, &password, &vhost]
+                .map(|text| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<Vec<_>>().concat());
+            let uri = parsed(&format!("amqp://{u}:{p}@[::1]:1/{v}?password={p}"));
+            let shown = format!("{uri:?}");
+            prop_assert!(!shown.contains("s3cret"), "{}", shown);
+            prop_assert_eq!((uri.user, uri.vhost), (Some(user), Some(vhost)));
+            prop_assert_eq!(uri.query.tls.key_password, Some(Secret(password.clone())));
+            prop_assert_eq!(uri.password, Some(password));
+        }
+
+        #[test]
+        fn nothing_panics_and_no_error_shows_the_text(any: String, mess in r"[0-9a-f%:/?#@&=é \[\]]{0,20}") {
+            for text in [any, mess].map(|text| format!("{text}s3cret{text}")) {
+                for start in ["", "amqp://", "amqp://u:p", "amqp://h?password=", "amqp://h?depth="] {
+                    let shown = format!("{start}{text}").parse::<Uri>().map_err(|e| format!("{e} {e:?}"));
+                    prop_assert!(!shown.is_err_and(|shown| shown.contains("s3cret")));
+                }
+            }
+        }
+    }
+
+    #[expect(clippy::unwrap_used, reason = "a test of a valid URI")]
+    fn parsed(text: &str) -> Uri {
+        text.parse().unwrap()
+    }
+}

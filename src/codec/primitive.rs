@@ -1,0 +1,200 @@
+//! The primitive types that are more than a number: short strings and timestamps.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use thiserror::Error;
+
+/// A name on the wire: at most 255 bytes, usually but not necessarily UTF-8.
+///
+/// Exchange, queue and routing key names, consumer tags, table keys and most properties are short
+/// strings. `RabbitMQ` does not check that those which travel with a message are UTF-8, so neither
+/// does this type; [`Display`](fmt::Display) is lossy, [`as_bytes`](Self::as_bytes) is exact.
+///
+/// Wire layout: one length octet, then that many bytes (spec 4.2.5.3).
+#[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShortStr(Bytes);
+
+/// The error for a short string of more than 255 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("a short string holds at most 255 bytes, this one has {length}")]
+pub struct TooLong {
+    /// How many bytes it has.
+    pub length: usize,
+}
+
+impl ShortStr {
+    /// The most bytes a short string can hold.
+    pub const MAX: usize = 255;
+
+    /// The empty string, which in many fields means "none" or "let the server choose".
+    pub const fn empty() -> Self {
+        Self(Bytes::new())
+    }
+
+    /// The exact bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The text, if it is UTF-8.
+    pub fn as_str(&self) -> Option<&str> {
+        std::str::from_utf8(&self.0).ok()
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many bytes it has; at most 255.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// A copy that does not keep the buffer alive which it was read from.
+    pub fn detach(&self) -> Self {
+        Self(Bytes::copy_from_slice(&self.0))
+    }
+
+    fn new(bytes: Bytes) -> Result<Self, TooLong> {
+        if bytes.len() > Self::MAX { Err(TooLong { length: bytes.len() }) } else { Ok(Self(bytes)) }
+    }
+}
+
+impl TryFrom<Bytes> for ShortStr {
+    type Error = TooLong;
+
+    /// Takes the buffer without a copy.
+    fn try_from(bytes: Bytes) -> Result<Self, TooLong> {
+        Self::new(bytes)
+    }
+}
+
+impl TryFrom<&[u8]> for ShortStr {
+    type Error = TooLong;
+
+    fn try_from(bytes: &[u8]) -> Result<Self, TooLong> {
+        if bytes.len() > Self::MAX {
+            return Err(TooLong { length: bytes.len() });
+        }
+        Ok(Self(Bytes::copy_from_slice(bytes)))
+    }
+}
+
+impl TryFrom<&str> for ShortStr {
+    type Error = TooLong;
+
+    fn try_from(text: &str) -> Result<Self, TooLong> {
+        text.as_bytes().try_into()
+    }
+}
+
+impl TryFrom<String> for ShortStr {
+    type Error = TooLong;
+
+    fn try_from(text: String) -> Result<Self, TooLong> {
+        Self::new(text.into())
+    }
+}
+
+impl TryFrom<&String> for ShortStr {
+    type Error = TooLong;
+
+    fn try_from(text: &String) -> Result<Self, TooLong> {
+        text.as_bytes().try_into()
+    }
+}
+
+impl TryFrom<Vec<u8>> for ShortStr {
+    type Error = TooLong;
+
+    fn try_from(bytes: Vec<u8>) -> Result<Self, TooLong> {
+        Self::new(bytes.into())
+    }
+}
+
+impl From<&Self> for ShortStr {
+    fn from(name: &Self) -> Self {
+        name.clone()
+    }
+}
+
+impl std::borrow::Borrow<[u8]> for ShortStr {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsRef<[u8]> for ShortStr {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl PartialEq<str> for ShortStr {
+    fn eq(&self, other: &str) -> bool {
+        self.0 == other.as_bytes()
+    }
+}
+
+impl PartialEq<&str> for ShortStr {
+    fn eq(&self, other: &&str) -> bool {
+        self.0 == other.as_bytes()
+    }
+}
+
+impl fmt::Display for ShortStr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&String::from_utf8_lossy(&self.0))
+    }
+}
+
+impl fmt::Debug for ShortStr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&String::from_utf8_lossy(&self.0), f)
+    }
+}
+
+/// A point in time in whole seconds since the Unix epoch (spec 4.2.5.4), never milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// The current time, or the epoch on a machine whose clock stands before it.
+    pub fn now() -> Self {
+        SystemTime::now().into()
+    }
+
+    /// As the system's time; `None` where the platform cannot represent it, since a peer may send
+    /// anything up to `u64::MAX`.
+    pub fn to_system_time(self) -> Option<SystemTime> {
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(self.0))
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    /// Cuts to whole seconds; a time before the epoch becomes the epoch.
+    fn from(time: SystemTime) -> Self {
+        Self(time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_secs()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_string_counts_bytes_not_characters() {
+        assert!(ShortStr::try_from("ä".repeat(127)).is_ok());
+        assert_eq!(ShortStr::try_from("ä".repeat(128)), Err(TooLong { length: 256 }));
+        assert_eq!(ShortStr::try_from([0; 256].as_slice()), Err(TooLong { length: 256 }));
+    }
+
+    #[test]
+    fn b16_the_largest_timestamp_does_not_overflow() {
+        assert_eq!(Timestamp(u64::MAX).to_system_time(), None);
+        assert_eq!(Timestamp(1).to_system_time(), SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(1)));
+    }
+}

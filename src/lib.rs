@@ -1,0 +1,3 @@
+//! lepus
+mod codec;
+mod mux;

@@ -1,0 +1,115 @@
+//! The state of one channel number.
+//!
+//! ```text
+//!          open           open-ok           close from the user
+//!   Free ────────> Opening ────────> Open ───────────────> Closing
+//!    ▲                │                │                      │
+//!    │   server close │   server close │             close-ok │
+//!    └────────────────┴────────────────┴──────────────────────┘
+//! ```
+//!
+//! A number that was never used has no state at all: frames for it end the connection. On a free number
+//! that was used, late frames are dropped.
+
+use std::collections::{HashSet, VecDeque};
+
+use super::Waiters;
+use super::confirms::Confirms;
+use crate::codec::{Method, MethodId, ShortStr};
+
+/// A channel number that is, or was, in use.
+#[derive(Debug)]
+pub(crate) struct Slot<X: Waiters> {
+    /// Counts the incarnations.
+    pub generation: u32,
+    pub state: State<X>,
+}
+
+/// See the module's diagram.
+#[derive(Debug)]
+pub(crate) enum State<X: Waiters> {
+    Free,
+    Opening { waiter: X::Reply, channel: X::Channel },
+    Open(Box<Open<X>>),
+    Closing { waiter: Option<X::Reply> },
+}
+
+/// What an open channel remembers.
+#[derive(Debug)]
+pub(crate) struct Open<X: Waiters> {
+    pub channel: X::Channel,
+    /// Calls that the server has not answered: one of the user's, and cancels of dropped consumers.
+    pub pending: VecDeque<Pending<X>>,
+    /// `None` before `confirm.select`.
+    pub confirms: Option<Confirms<X::Confirm>>,
+    /// Whether the server lets us send content.
+    pub flow: bool,
+    /// The tags of the consumers.
+    pub tags: HashSet<ShortStr>,
+}
+
+/// A call that waits for its reply.
+#[derive(Debug)]
+pub(crate) struct Pending<X: Waiters> {
+    pub expect: Expect,
+    /// `None` if nobody cares, as for the cancel of a dropped consumer.
+    pub waiter: Option<X::Reply>,
+    /// What will take the deliveries, in a `basic.consume`.
+    pub consumer: Option<X::Consumer>,
+}
+
+/// Which method answers a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Expect {
+    pub reply: MethodId,
+    /// The other possible answer, as `get-empty` beside `get-ok`.
+    pub or: Option<MethodId>,
+    /// The consumer tag that the answer repeats: the server may send such answers out of order.
+    pub tag: Option<ShortStr>,
+}
+
+/// A channel that has ended, with everybody who must be told.
+#[derive(Debug)]
+pub(crate) struct Ended<X: Waiters> {
+    pub channel: X::Channel,
+    pub replies: Vec<X::Reply>,
+    pub confirms: Option<Confirms<X::Confirm>>,
+}
+
+impl Expect {
+    /// Just this method.
+    pub(crate) const fn only(reply: MethodId) -> Self {
+        Self { reply, or: None, tag: None }
+    }
+
+    fn accepts(&self, method: &Method) -> bool {
+        let id = method.id();
+        if id != self.reply && Some(id) != self.or {
+            return false;
+        }
+        match (&self.tag, method) {
+            (Some(tag), Method::BasicCancelOk(ok)) => ok.consumer_tag == *tag,
+            _ => true,
+        }
+    }
+}
+
+impl<X: Waiters> Open<X> {
+    pub(crate) fn new(channel: X::Channel) -> Self {
+        Self { channel, pending: VecDeque::new(), confirms: None, flow: true, tags: HashSet::new() }
+    }
+
+    /// Takes the first call that `method` answers.
+    pub(crate) fn answered_by(&mut self, method: &Method) -> Option<Pending<X>> {
+        let at = self.pending.iter().position(|pending| pending.expect.accepts(method))?;
+        self.pending.remove(at)
+    }
+
+    pub(crate) fn end(self) -> Ended<X> {
+        Ended {
+            channel: self.channel,
+            replies: self.pending.into_iter().filter_map(|pending| pending.waiter).collect(),
+            confirms: self.confirms,
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! The receiving half: assembles contents and routes deliveries. Owned by whoever reads, so no lock.
+//!
+//! ```text
+//!            content method          header, size > 0        last body frame
+//!   Idle ───────────────────> Header ────────────────> Body ────────────────> Idle, complete
+//!                               └── header, size 0 ──> Idle, complete
+//! ```
+
+use std::collections::HashMap;
+
+use bytes::{Bytes, BytesMut};
+
+use super::Waiters;
+use super::delivery::Delivery;
+use super::returns::Returned;
+use super::violation::Violation;
+use crate::codec::content::ContentHeader;
+use crate::codec::frame::{Frame, FrameKind};
+use crate::codec::generated::{basic, channel};
+use crate::codec::{Arguments, DecodeError, Decoder, Method, MethodId, ShortStr};
+
+/// What one frame amounts to.
+#[derive(Debug)]
+pub(crate) enum Received<X: Waiters> {
+    /// Nothing yet: a part of a content, a heartbeat, or a late frame that was dropped.
+    Nothing,
+    /// A method without content, for the session.
+    Method { channel: u16, method: Method },
+    /// A message for a consumer.
+    Delivery { consumer: X::Consumer, delivery: Delivery },
+    /// A message for a consumer that is not there.
+    Unclaimed { channel: u16, delivery: Delivery },
+    /// A message that answers a `basic.get`.
+    GetOk { channel: u16, delivery: Delivery },
+    /// A message that came back.
+    Returned { channel: u16, returned: Box<Returned> },
+}
+
+/// The receiving half of the multiplexer.
+#[derive(Debug)]
+pub(crate) struct Inbound<X: Waiters> {
+    lanes: Vec<Lane<X>>,
+    /// Bytes; the largest body that is accepted.
+    max_message: u64,
+}
+
+/// One channel number.
+#[derive(Debug)]
+enum Lane<X: Waiters> {
+    /// Never opened: a frame here is a fault.
+    Never,
+    /// Closed: a frame here is late, and dropped.
+    Closed,
+    Open(Box<OpenLane<X>>),
+}
+
+#[derive(Debug)]
+struct OpenLane<X: Waiters> {
+    assembly: Assembly,
+    consumers: HashMap<ShortStr, X::Consumer>,
+    /// The consumer of the last delivery: most follow one for the same.
+    last: Option<(ShortStr, X::Consumer)>,
+}
+
+/// See the module's diagram.
+#[derive(Debug)]
+enum Assembly {
+    Idle,
+    Header(Incoming),
+    Body { incoming: Incoming, announced: u64, gathered: BytesMut },
+}
+
+/// A content that is being assembled.
+#[derive(Debug)]
+enum Incoming {
+    Delivery(Delivery),
+    GetOk(Delivery),
+    Returned(Box<Returned>),
+}
+
+impl<X: Waiters> Inbound<X> {
+    /// `max_message` is the largest acceptable body, in bytes.
+    pub(crate) const fn new(max_message: u64) -> Self {
+        Self { lanes: Vec::new(), max_message }
+    }
+
+    /// The channel was opened: its contents are assembled from now on.
+    pub(crate) fn opened(&mut self, channel: u16) {
+        let at = usize::from(channel);
+        if self.lanes.len() <= at {
+            self.lanes.resize_with(at + 1, || Lane::Never);
+        }
+        if let Some(lane) = self.lanes.get_mut(at) {
+            *lane = Lane::Open(Box::new(OpenLane {
+                assembly: Assembly::Idle,
+                consumers: HashMap::new(),
+                last: None,
+            }));
+        }
+    }
+
+    /// The channel was closed: what still comes is dropped. Hands out its consumers.
+    pub(crate) fn closed(&mut self, channel: u16) -> Vec<X::Consumer> {
+        match self.lanes.get_mut(usize::from(channel)) {
+            Some(lane @ Lane::Open(_)) => match std::mem::replace(lane, Lane::Closed) {
+                Lane::Open(open) => open.consumers.into_values().collect(),
+                Lane::Never | Lane::Closed => Vec::new(),
+            },
+            _ => Vec::new(),
+        }
+    }
+
+    /// Deliveries for `tag` go to `consumer` from now on.
+    pub(crate) fn register(&mut self, channel: u16, tag: ShortStr, consumer: X::Consumer) {
+        if let Some(Lane::Open(lane)) = self.lanes.get_mut(usize::from(channel)) {
+            lane.consumers.insert(tag, consumer);
+        }
+    }
+
+    /// The consumer is gone. Hands it out.
+    pub(crate) fn unregister(&mut self, channel: u16, tag: &ShortStr) -> Option<X::Consumer> {
+        match self.lanes.get_mut(usize::from(channel)) {
+            Some(Lane::Open(lane)) => {
+                lane.last = None;
+                lane.consumers.remove(tag)
+            }
+            _ => None,
+        }
+    }
+
+    /// All consumers, for when the connection has ended.
+    pub(crate) fn take_consumers(&mut self) -> Vec<X::Consumer> {
+        let lanes = std::mem::take(&mut self.lanes);
+        lanes
+            .into_iter()
+            .flat_map(|lane| match lane {
+                Lane::Open(open) => open.consumers.into_values().collect(),
+                Lane::Never | Lane::Closed => Vec::new(),
+            })
+            .collect()
+    }
+
+    /// Handles one frame.
+    pub(crate) fn receive(&mut self, frame: Frame<'_>) -> Result<Received<X>, Violation> {
+        match frame.kind {
+            FrameKind::Heartbeat => Ok(Received::Nothing),
+            FrameKind::Method => self.method(frame),
+            FrameKind::Header => self.content(frame, OpenLane::header),
+            FrameKind::Body => self.content(frame, OpenLane::body),
+        }
+    }
+
+    fn method(&mut self, frame: Frame<'_>) -> Result<Received<X>, Violation> {
+        let mut input = Decoder::new(frame.source, frame.payload);
+        let id = id(&mut input).map_err(|error| Violation::Decode { method: MethodId::NONE, error })?;
+        let fault = |error| Violation::Decode { method: id, error };
+        if Method::has_content(id) {
+            return self.begin(frame, id);
+        }
+        if let Some(Lane::Open(lane)) = self.lanes.get_mut(usize::from(frame.channel)) {
+            lane.interrupt(frame.channel, id)?;
+        }
+        let method = Method::decode(id, &mut input).map_err(fault)?;
+        Ok(Received::Method { channel: frame.channel, method })
+    }
+
+    /// A method with content: remembers it until header and body have come.
+    fn begin(&mut self, frame: Frame<'_>, id: MethodId) -> Result<Received<X>, Violation> {
+        let fault = |error| Violation::Decode { method: id, error };
+        if frame.channel == 0 {
+            return Err(Violation::WrongChannel { channel: 0, method: id });
+        }
+        let lane = match self.lanes.get_mut(usize::from(frame.channel)) {
+            None | Some(Lane::Never) => return Err(Violation::ChannelNotOpen(frame.channel)),
+            Some(Lane::Closed) => return Ok(Received::Nothing),
+            Some(Lane::Open(lane)) => lane,
+        };
+        lane.interrupt(frame.channel, id)?;
+        let incoming = match id {
+            basic::Deliver::ID => Incoming::Delivery(Delivery::deliver(frame.share()).map_err(fault)?),
+            basic::GetOk::ID => Incoming::GetOk(Delivery::get_ok(frame.share()).map_err(fault)?),
+            basic::Return::ID => Incoming::Returned(Box::new(returned(frame).map_err(fault)?)),
+            // basic.publish, which only clients send
+            _ => return Err(Violation::Unexpected { channel: frame.channel, method: id }),
+        };
+        lane.assembly = Assembly::Header(incoming);
+        Ok(Received::Nothing)
+    }
+
+    /// A header or body frame.
+    fn content(
+        &mut self,
+        frame: Frame<'_>,
+        step: impl FnOnce(&mut OpenLane<X>, Frame<'_>, u64) -> Result<Received<X>, Violation>,
+    ) -> Result<Received<X>, Violation> {
+        match self.lanes.get_mut(usize::from(frame.channel)) {
+            None | Some(Lane::Never) => Err(Violation::ChannelNotOpen(frame.channel)),
+            Some(Lane::Closed) => Ok(Received::Nothing),
+            Some(Lane::Open(lane)) => step(lane, frame, self.max_message),
+        }
+    }
+}
+
+impl<X: Waiters> OpenLane<X> {
+    /// A method in the middle of a content is a fault, unless it closes the channel: then what has come
+    /// of the content is dropped.
+    fn interrupt(&mut self, channel: u16, id: MethodId) -> Result<(), Violation> {
+        if matches!(self.assembly, Assembly::Idle) {
+            return Ok(());
+        }
+        if id == channel::Close::ID {
+            self.assembly = Assembly::Idle;
+            return Ok(());
+        }
+        Err(Violation::Interrupted { channel, method: id })
+    }
+
+    fn header(&mut self, frame: Frame<'_>, max_message: u64) -> Result<Received<X>, Violation> {
+        let Assembly::Header(mut incoming) = std::mem::replace(&mut self.assembly, Assembly::Idle) else {
+            return Err(Violation::StrayHeader(frame.channel));
+        };
+        let header = ContentHeader::from_payload(&frame.share()).map_err(Violation::Header)?;
+        if header.class != basic::CLASS_ID {
+            return Err(Violation::HeaderClass(header.class));
+        }
+        let announced = header.body_size;
+        if announced > max_message {
+            return Err(Violation::MessageTooLarge { announced, limit: max_message });
+        }
+        *incoming.properties() = header.properties;
+        if announced == 0 {
+            return Ok(self.complete(frame.channel, incoming, Bytes::new()));
+        }
+        self.assembly = Assembly::Body { incoming, announced, gathered: BytesMut::new() };
+        Ok(Received::Nothing)
+    }
+
+    /// A body in one frame is shared with the read buffer; one in several is gathered in a buffer that
+    /// grows with what arrives, never by what the header announced.
+    fn body(&mut self, frame: Frame<'_>, _: u64) -> Result<Received<X>, Violation> {
+        let (incoming, announced, mut gathered) = match std::mem::replace(&mut self.assembly, Assembly::Idle)
+        {
+            Assembly::Body { incoming, announced, gathered } => (incoming, announced, gathered),
+            Assembly::Header(_) | Assembly::Idle => return Err(Violation::StrayBody(frame.channel)),
+        };
+        let so_far = gathered.len() as u64 + frame.payload.len() as u64;
+        if so_far > announced {
+            return Err(Violation::BodyTooLong { announced });
+        }
+        if so_far == announced && gathered.is_empty() {
+            return Ok(self.complete(frame.channel, incoming, frame.share()));
+        }
+        gathered.extend_from_slice(frame.payload);
+        if so_far == announced {
+            return Ok(self.complete(frame.channel, incoming, gathered.freeze()));
+        }
+        self.assembly = Assembly::Body { incoming, announced, gathered };
+        Ok(Received::Nothing)
+    }
+
+    fn complete(&mut self, channel: u16, incoming: Incoming, body: Bytes) -> Received<X> {
+        match incoming {
+            Incoming::Delivery(mut delivery) => {
+                delivery.body = body;
+                match self.consumer(delivery.consumer_tag()) {
+                    Some(consumer) => Received::Delivery { consumer, delivery },
+                    None => Received::Unclaimed { channel, delivery },
+                }
+            }
+            Incoming::GetOk(mut delivery) => {
+                delivery.body = body;
+                Received::GetOk { channel, delivery }
+            }
+            Incoming::Returned(mut returned) => {
+                returned.body = body;
+                Received::Returned { channel, returned }
+            }
+        }
+    }
+
+    fn consumer(&mut self, tag: &[u8]) -> Option<X::Consumer> {
+        if let Some((last, consumer)) = &self.last {
+            if last.as_bytes() == tag {
+                return Some(consumer.clone());
+            }
+        }
+        let (tag, consumer) = self.consumers.get_key_value(tag)?;
+        self.last = Some((tag.clone(), consumer.clone()));
+        Some(consumer.clone())
+    }
+}
+
+impl Incoming {
+    fn properties(&mut self) -> &mut Bytes {
+        match self {
+            Self::Delivery(delivery) | Self::GetOk(delivery) => &mut delivery.properties,
+            Self::Returned(returned) => &mut returned.properties,
+        }
+    }
+}
+
+fn id(input: &mut Decoder<'_>) -> Result<MethodId, DecodeError> {
+    Ok(MethodId::new(input.short()?, input.short()?))
+}
+
+fn returned(frame: Frame<'_>) -> Result<Returned, DecodeError> {
+    let mut input = Decoder::new(frame.source, frame.payload);
+    id(&mut input)?;
+    let method = basic::Return::decode(&mut input)?;
+    Ok(Returned {
+        code: method.reply_code,
+        text: method.reply_text,
+        exchange: method.exchange,
+        routing_key: method.routing_key,
+        properties: Bytes::new(),
+        body: Bytes::new(),
+    })
+}

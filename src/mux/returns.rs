@@ -1,0 +1,50 @@
+//! Returned messages, and how one is recognised.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use bytes::Bytes;
+
+use crate::codec::content::decode_properties;
+use crate::codec::{DecodeError, Properties, ShortStr};
+
+/// A message that came back in `basic.return`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Returned {
+    pub code: u16,
+    pub text: ShortStr,
+    pub exchange: ShortStr,
+    pub routing_key: ShortStr,
+    /// Property flags and properties, as they came.
+    pub properties: Bytes,
+    pub body: Bytes,
+}
+
+/// What tells mandatory messages on one channel apart: exchange, routing key, message id, correlation
+/// id and body. Messages that share all of these are alike to the user too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fingerprint(u64);
+
+impl Fingerprint {
+    pub(crate) fn new(exchange: &[u8], routing_key: &[u8], properties: &Properties, body: &[u8]) -> Self {
+        let mut hasher = DefaultHasher::new();
+        exchange.hash(&mut hasher);
+        routing_key.hash(&mut hasher);
+        properties.message_id.hash(&mut hasher);
+        properties.correlation_id.hash(&mut hasher);
+        body.hash(&mut hasher);
+        Self(hasher.finish())
+    }
+}
+
+impl Returned {
+    /// The properties.
+    pub(crate) fn properties(&self) -> Result<Properties, DecodeError> {
+        decode_properties(&self.properties)
+    }
+
+    /// What its publish is recognised by. Unreadable properties count as none: no publish of ours has such.
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        let properties = self.properties().unwrap_or_default();
+        Fingerprint::new(self.exchange.as_bytes(), self.routing_key.as_bytes(), &properties, &self.body)
+    }
+}

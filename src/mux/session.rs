@@ -1,0 +1,545 @@
+//! The shared half of the multiplexer: channel states, calls and their replies, confirms, and what waits
+//! to be written.
+//!
+//! Commands ([`open_channel`](Session::open_channel), [`call`](Session::call), [`publish`](Session::publish),
+//! …) come from users, inputs ([`receive`](Session::receive), [`get_ok`](Session::get_ok),
+//! [`returned`](Session::returned)) from the reader, in any order. A command that is refused has written nothing.
+
+use std::num::NonZeroU16;
+
+use bytes::BufMut;
+
+use super::Waiters;
+use super::channel::{Ended, Expect, Open, Pending, Slot, State};
+use super::confirms::Confirms;
+use super::ids::{ChannelKey, Ids};
+use super::outgoing::Outgoing;
+use super::publish::{Publish, Unfit};
+use super::returns::{Fingerprint, Returned};
+use super::tune::Agreed;
+use super::violation::Violation;
+use crate::codec::frame::{HEARTBEAT, OVERHEAD, put_method};
+use crate::codec::generated::{basic, channel, confirm, connection};
+use crate::codec::{Arguments, Method, Sender, ShortStr};
+
+/// The shared half of the multiplexer of one connection.
+#[derive(Debug)]
+pub(crate) struct Session<X: Waiters> {
+    state: ConnectionState<X>,
+    /// The slot of channel `n` is at `n - 1`.
+    slots: Vec<Slot<X>>,
+    ids: Ids,
+    frame_max: u32,
+    /// The server takes no publishes for now.
+    blocked: bool,
+    /// A call on channel 0: update-secret.
+    pending: Option<Pending<X>>,
+    /// What waits to be written.
+    pub out: Outgoing,
+    /// Who must be woken because of confirms; whoever holds the session takes them out.
+    pub woken: Vec<X::Confirm>,
+}
+
+/// Where the connection stands.
+#[derive(Debug)]
+enum ConnectionState<X: Waiters> {
+    Open,
+    /// Our close was sent; everything but close and close-ok is dropped.
+    Closing(Option<X::Reply>),
+    /// Nothing is sent or accepted any more.
+    Closed,
+}
+
+/// Why a command was refused. Nothing was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The connection is closing or closed.
+    ConnectionClosed,
+    /// This incarnation of the channel is closing or closed.
+    ChannelClosed,
+    /// All channel numbers are in use.
+    NoFreeChannel { max: u16 },
+    /// The consumer tag is in use on the channel.
+    TagInUse,
+    /// The method does not fit into one frame, and cannot be split.
+    MethodTooLarge { size: usize, limit: u32 },
+    /// The message does not fit.
+    Unfit(Unfit),
+}
+
+/// What became of a publish command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Published {
+    /// All of it waits to be written, with this number if confirms are on.
+    Accepted(Option<u64>),
+    /// Nothing of it was taken: the server blocks, stops the channel's flow, or too much waits already.
+    Wait,
+}
+
+/// What a method from the server amounts to.
+#[derive(Debug)]
+pub(crate) enum Event<X: Waiters> {
+    /// Nothing for anybody: a late method that was dropped, or confirms (see [`Session::woken`]).
+    Nothing,
+    /// The channel is open.
+    Opened { id: u16, waiter: X::Reply, channel: X::Channel },
+    /// A call was answered.
+    Reply { id: u16, waiter: Option<X::Reply>, reply: Method, consumer: Option<X::Consumer> },
+    /// The server closed the channel; close-ok waits to be written.
+    ChannelClosed { id: u16, close: channel::Close, ended: Ended<X> },
+    /// The server answered our close of a channel.
+    ChannelCloseOk { id: u16, waiter: Option<X::Reply> },
+    /// The server cancelled a consumer.
+    Cancelled { id: u16, tag: ShortStr },
+    /// Publishers that wait may try again.
+    FlowResumed,
+    /// The server takes no publishes until further notice.
+    Blocked { reason: ShortStr },
+    /// It takes them again.
+    Unblocked,
+    /// The server closed the connection; close-ok waits to be written.
+    ConnectionClosed { close: connection::Close },
+    /// The server answered our close of the connection.
+    ConnectionCloseOk { waiter: Option<X::Reply> },
+}
+
+impl<X: Waiters> Session<X> {
+    /// For a connection that was just opened.
+    pub(crate) fn new(agreed: Agreed) -> Self {
+        Self {
+            state: ConnectionState::Open,
+            slots: Vec::new(),
+            ids: Ids::new(agreed.channel_max),
+            frame_max: agreed.frame_max,
+            blocked: false,
+            pending: None,
+            out: Outgoing::default(),
+            woken: Vec::new(),
+        }
+    }
+
+    // Commands.
+
+    /// Asks for a channel. `channel` stands for it above.
+    pub(crate) fn open_channel(
+        &mut self,
+        waiter: X::Reply,
+        channel: impl FnOnce(ChannelKey) -> X::Channel,
+    ) -> Result<X::Channel, Refusal> {
+        self.check_open()?;
+        let slots = &self.slots;
+        let is_free = |id: NonZeroU16| {
+            slots.get(usize::from(id.get()) - 1).is_none_or(|slot| matches!(slot.state, State::Free))
+        };
+        let id = self.ids.next(is_free).ok_or(Refusal::NoFreeChannel { max: self.ids.max() })?;
+        let at = usize::from(id.get()) - 1;
+        if self.slots.len() <= at {
+            self.slots.resize_with(at + 1, || Slot { generation: 0, state: State::Free });
+        }
+        let slot = self.slots.get_mut(at).ok_or(Refusal::NoFreeChannel { max: self.ids.max() })?;
+        slot.generation = slot.generation.wrapping_add(1);
+        let channel = channel(ChannelKey { id, generation: slot.generation });
+        slot.state = State::Opening { waiter, channel: channel.clone() };
+        put_method(self.out.buffer(), id.get(), &channel::Open {});
+        Ok(channel)
+    }
+
+    /// Sends a method that the server will answer.
+    pub(crate) fn call<M: Arguments>(
+        &mut self,
+        key: ChannelKey,
+        method: &M,
+        pending: Pending<X>,
+    ) -> Result<(), Refusal> {
+        self.put(key, method)?;
+        self.open(key)?.pending.push_back(pending);
+        Ok(())
+    }
+
+    /// Sends `basic.consume`.
+    pub(crate) fn consume(
+        &mut self,
+        key: ChannelKey,
+        method: &basic::Consume,
+        pending: Pending<X>,
+    ) -> Result<(), Refusal> {
+        let tag = &method.consumer_tag;
+        if !tag.is_empty() && self.open(key)?.tags.contains(tag) {
+            return Err(Refusal::TagInUse);
+        }
+        self.call(key, method, pending)?;
+        if !tag.is_empty() {
+            self.open(key)?.tags.insert(tag.clone());
+        }
+        Ok(())
+    }
+
+    /// Sends a method that the server will not answer.
+    pub(crate) fn send<M: Arguments>(&mut self, key: ChannelKey, method: &M) -> Result<(), Refusal> {
+        self.put(key, method)
+    }
+
+    /// Sends `connection.update-secret`.
+    pub(crate) fn update_secret(
+        &mut self,
+        method: &connection::UpdateSecret,
+        waiter: X::Reply,
+    ) -> Result<(), Refusal> {
+        self.check_open()?;
+        self.put_on(0, method)?;
+        let expect = Expect::only(connection::UpdateSecretOk::ID);
+        self.pending = Some(Pending { expect, waiter: Some(waiter), consumer: None });
+        Ok(())
+    }
+
+    /// Appends a message unless it must wait; `most` is how many waiting bytes are too many.
+    pub(crate) fn publish(
+        &mut self,
+        key: ChannelKey,
+        publish: &Publish<'_>,
+        most: usize,
+    ) -> Result<Published, Refusal> {
+        let wait = self.blocked || self.out.len() >= most;
+        let frame_max = self.frame_max;
+        let (open, out) = self.open_and_out(key)?;
+        if wait || !open.flow {
+            return Ok(Published::Wait);
+        }
+        publish.put(out, key.id.get(), frame_max).map_err(Refusal::Unfit)?;
+        Ok(Published::Accepted(open.confirms.as_mut().map(|confirms| {
+            let Publish { exchange, routing_key, properties, body, .. } = publish;
+            let fingerprint =
+                publish.mandatory.then(|| Fingerprint::new(exchange, routing_key, properties, body));
+            confirms.publish(fingerprint)
+        })))
+    }
+
+    /// Closes a channel. Everybody who waits on it is handed out; `waiter` gets the close-ok.
+    pub(crate) fn close_channel(
+        &mut self,
+        key: ChannelKey,
+        close: &channel::Close,
+        waiter: Option<X::Reply>,
+    ) -> Result<Ended<X>, Refusal> {
+        self.check_open()?;
+        let slot = self.slot(key)?;
+        let ended = match std::mem::replace(&mut slot.state, State::Closing { waiter: None }) {
+            State::Open(open) => open.end(),
+            // pipelined behind open: the server takes them in order
+            State::Opening { waiter, channel } => Ended { channel, replies: vec![waiter], confirms: None },
+            state @ (State::Free | State::Closing { .. }) => {
+                slot.state = state;
+                return Err(Refusal::ChannelClosed);
+            }
+        };
+        slot.state = State::Closing { waiter };
+        put_method(self.out.buffer(), key.id.get(), close);
+        Ok(ended)
+    }
+
+    /// Closes the connection. Everybody who waits is handed out; `waiter` gets the close-ok.
+    pub(crate) fn close(
+        &mut self,
+        close: &connection::Close,
+        waiter: Option<X::Reply>,
+    ) -> Result<Vec<Ended<X>>, Refusal> {
+        self.check_open()?;
+        put_method(self.out.buffer(), 0, close);
+        let ended = self.end_all();
+        self.state = ConnectionState::Closing(waiter);
+        Ok(ended)
+    }
+
+    /// The connection has ended, or is to be given up: everybody who waits is handed out. With a
+    /// `close`, tells the server.
+    pub(crate) fn fail(&mut self, close: Option<&connection::Close>) -> (Vec<Ended<X>>, Vec<X::Reply>) {
+        if let (Some(close), ConnectionState::Open) = (close, &self.state) {
+            put_method(self.out.buffer(), 0, close);
+        }
+        let mut waiters = Vec::new();
+        if let ConnectionState::Closing(Some(waiter)) =
+            std::mem::replace(&mut self.state, ConnectionState::Closed)
+        {
+            waiters.push(waiter);
+        }
+        waiters.extend(self.pending.take().and_then(|pending| pending.waiter));
+        (self.end_all(), waiters)
+    }
+
+    /// Appends a heartbeat.
+    pub(crate) fn heartbeat(&mut self) {
+        self.out.buffer().put_slice(&HEARTBEAT);
+    }
+
+    // Questions.
+
+    /// Whether the server takes no publishes for now.
+    pub(crate) const fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// Whether commands are accepted.
+    pub(crate) const fn is_open(&self) -> bool {
+        matches!(self.state, ConnectionState::Open)
+    }
+
+    /// Whether somebody waits for a reply or a confirm: then reading must go on.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.pending.is_some()
+            || self.slots.iter().any(|slot| match &slot.state {
+                State::Free => false,
+                State::Opening { .. } | State::Closing { .. } => true,
+                State::Open(open) => {
+                    !open.pending.is_empty()
+                        || open.confirms.as_ref().is_some_and(|confirms| confirms.in_flight() > 0)
+                }
+            })
+    }
+
+    /// The confirms of a channel, if it is open and has them on.
+    pub(crate) fn confirms(&mut self, key: ChannelKey) -> Result<Option<&mut Confirms<X::Confirm>>, Refusal> {
+        Ok(self.open(key)?.confirms.as_mut())
+    }
+
+    // Inputs.
+
+    /// Handles a method without content.
+    pub(crate) fn receive(&mut self, id: u16, method: Method) -> Result<Event<X>, Violation> {
+        match &self.state {
+            ConnectionState::Closed => return Ok(Event::Nothing),
+            ConnectionState::Closing(_) if id != 0 => return Ok(Event::Nothing),
+            ConnectionState::Closing(_) | ConnectionState::Open => {}
+        }
+        let is_connection = method.id().class == connection::CLASS_ID;
+        if is_connection != (id == 0) {
+            return Err(Violation::WrongChannel { channel: id, method: method.id() });
+        }
+        if Method::sender(method.id()) == Some(Sender::Client) {
+            return Err(Violation::Unexpected { channel: id, method: method.id() });
+        }
+        match NonZeroU16::new(id) {
+            None => self.connection_method(method),
+            Some(id) => self.channel_method(id, method),
+        }
+    }
+
+    /// Handles the answer to a `basic.get` that has content: hands out who waits for it.
+    pub(crate) fn get_ok(&mut self, id: u16) -> Result<Option<X::Reply>, Violation> {
+        let unexpected = Violation::Unexpected { channel: id, method: basic::GetOk::ID };
+        if !self.is_open() {
+            return Ok(None);
+        }
+        let Some(slot) = usize::from(id).checked_sub(1).and_then(|at| self.slots.get_mut(at)) else {
+            return Err(unexpected);
+        };
+        match &mut slot.state {
+            State::Open(open) => match open.answered_by(&Method::BasicGetOk(basic::GetOk::default())) {
+                Some(pending) => Ok(pending.waiter),
+                None => Err(unexpected),
+            },
+            State::Free | State::Opening { .. } | State::Closing { .. } => Ok(None),
+        }
+    }
+
+    /// Handles a message that came back. Gives it out if it belongs to no publish that is waited for.
+    pub(crate) fn returned(
+        &mut self,
+        id: u16,
+        returned: Box<Returned>,
+    ) -> Option<(X::Channel, Box<Returned>)> {
+        let slot = usize::from(id).checked_sub(1).and_then(|at| self.slots.get_mut(at))?;
+        let State::Open(open) = &mut slot.state else { return None };
+        let unclaimed = match &mut open.confirms {
+            Some(confirms) => confirms.returned(returned)?,
+            None => returned,
+        };
+        Some((open.channel.clone(), unclaimed))
+    }
+
+    // Inside.
+
+    fn connection_method(&mut self, method: Method) -> Result<Event<X>, Violation> {
+        match method {
+            Method::ConnectionClose(close) => {
+                put_method(self.out.buffer(), 0, &connection::CloseOk {});
+                // after our own close we go on waiting for its close-ok
+                Ok(if self.is_open() { Event::ConnectionClosed { close } } else { Event::Nothing })
+            }
+            Method::ConnectionCloseOk(_) => {
+                match std::mem::replace(&mut self.state, ConnectionState::Closed) {
+                    ConnectionState::Closing(waiter) => Ok(Event::ConnectionCloseOk { waiter }),
+                    state @ (ConnectionState::Open | ConnectionState::Closed) => {
+                        self.state = state;
+                        Err(Violation::Unexpected { channel: 0, method: connection::CloseOk::ID })
+                    }
+                }
+            }
+            _ if !self.is_open() => Ok(Event::Nothing),
+            Method::ConnectionBlocked(blocked) => {
+                self.blocked = true;
+                Ok(Event::Blocked { reason: blocked.reason })
+            }
+            Method::ConnectionUnblocked(_) => {
+                self.blocked = false;
+                Ok(Event::Unblocked)
+            }
+            reply @ Method::ConnectionUpdateSecretOk(_) => match self.pending.take() {
+                Some(Pending { waiter, consumer, .. }) => Ok(Event::Reply { id: 0, waiter, reply, consumer }),
+                None => Err(Violation::Unexpected { channel: 0, method: reply.id() }),
+            },
+            other => Err(Violation::Unexpected { channel: 0, method: other.id() }),
+        }
+    }
+
+    fn channel_method(&mut self, id: NonZeroU16, method: Method) -> Result<Event<X>, Violation> {
+        let out = self.out.buffer();
+        let slot = self.slots.get_mut(usize::from(id.get()) - 1);
+        let Some(slot) = slot.filter(|slot| slot.generation > 0) else {
+            return Err(Violation::ChannelNotOpen(id.get()));
+        };
+        let id = id.get();
+        match (&mut slot.state, method) {
+            (State::Free, _) => Ok(Event::Nothing),
+            (State::Closing { .. }, Method::ChannelClose(_)) => {
+                put_method(out, id, &channel::CloseOk {});
+                Ok(Event::Nothing)
+            }
+            (State::Closing { waiter }, Method::ChannelCloseOk(_)) => {
+                let waiter = waiter.take();
+                slot.state = State::Free;
+                Ok(Event::ChannelCloseOk { id, waiter })
+            }
+            (State::Closing { .. }, _) => Ok(Event::Nothing),
+            (State::Opening { .. } | State::Open(_), Method::ChannelClose(close)) => {
+                put_method(out, id, &channel::CloseOk {});
+                let ended = match std::mem::replace(&mut slot.state, State::Free) {
+                    State::Open(open) => open.end(),
+                    State::Opening { waiter, channel } => {
+                        Ended { channel, replies: vec![waiter], confirms: None }
+                    }
+                    State::Free | State::Closing { .. } => return Ok(Event::Nothing),
+                };
+                Ok(Event::ChannelClosed { id, close, ended })
+            }
+            (State::Opening { .. }, Method::ChannelOpenOk(_)) => {
+                let State::Opening { waiter, channel } = std::mem::replace(&mut slot.state, State::Free)
+                else {
+                    return Ok(Event::Nothing);
+                };
+                slot.state = State::Open(Box::new(Open::new(channel.clone())));
+                Ok(Event::Opened { id, waiter, channel })
+            }
+            // what the server still sends for the number's last incarnation
+            (State::Opening { .. }, _) => Ok(Event::Nothing),
+            (State::Open(open), method) => open_method(id, open, out, &mut self.woken, method),
+        }
+    }
+
+    fn check_open(&self) -> Result<(), Refusal> {
+        if self.is_open() { Ok(()) } else { Err(Refusal::ConnectionClosed) }
+    }
+
+    fn slot(&mut self, key: ChannelKey) -> Result<&mut Slot<X>, Refusal> {
+        self.slots
+            .get_mut(usize::from(key.id.get()) - 1)
+            .filter(|slot| slot.generation == key.generation)
+            .ok_or(Refusal::ChannelClosed)
+    }
+
+    fn open(&mut self, key: ChannelKey) -> Result<&mut Open<X>, Refusal> {
+        self.open_and_out(key).map(|(open, _)| open)
+    }
+
+    fn open_and_out(&mut self, key: ChannelKey) -> Result<(&mut Open<X>, &mut Outgoing), Refusal> {
+        self.check_open()?;
+        let slot = self.slots.get_mut(usize::from(key.id.get()) - 1);
+        match slot {
+            Some(Slot { generation, state: State::Open(open) }) if *generation == key.generation => {
+                Ok((open, &mut self.out))
+            }
+            _ => Err(Refusal::ChannelClosed),
+        }
+    }
+
+    /// Appends a method on an open channel, and notices what it changes.
+    fn put<M: Arguments>(&mut self, key: ChannelKey, method: &M) -> Result<(), Refusal> {
+        self.open(key)?;
+        self.put_on(key.id.get(), method)?;
+        if M::ID == confirm::Select::ID {
+            // counting starts with the first publish after select
+            self.open(key)?.confirms.get_or_insert_with(Confirms::new);
+        }
+        Ok(())
+    }
+
+    fn put_on<M: Arguments>(&mut self, id: u16, method: &M) -> Result<(), Refusal> {
+        let start = self.out.mark();
+        let size = put_method(self.out.buffer(), id, method) + OVERHEAD;
+        if size > self.frame_max as usize {
+            self.out.rewind(start);
+            return Err(Refusal::MethodTooLarge { size, limit: self.frame_max });
+        }
+        Ok(())
+    }
+
+    fn end_all(&mut self) -> Vec<Ended<X>> {
+        let mut ended = Vec::new();
+        for slot in &mut self.slots {
+            match std::mem::replace(&mut slot.state, State::Free) {
+                State::Free => {}
+                State::Open(open) => ended.push(open.end()),
+                State::Opening { waiter, channel } => {
+                    ended.push(Ended { channel, replies: vec![waiter], confirms: None });
+                }
+                // whoever closes a channel is content with its end
+                State::Closing { waiter } => drop(waiter),
+            }
+        }
+        ended
+    }
+}
+
+/// Handles a method on an open channel.
+fn open_method<X: Waiters>(
+    id: u16,
+    open: &mut Open<X>,
+    out: &mut Vec<u8>,
+    woken: &mut Vec<X::Confirm>,
+    method: Method,
+) -> Result<Event<X>, Violation> {
+    match (method, &mut open.confirms) {
+        (Method::BasicAck(ack), Some(confirms)) => {
+            confirms.settle(ack.delivery_tag, ack.multiple, true, woken);
+            Ok(Event::Nothing)
+        }
+        (Method::BasicNack(nack), Some(confirms)) => {
+            // its requeue bit means nothing
+            confirms.settle(nack.delivery_tag, nack.multiple, false, woken);
+            Ok(Event::Nothing)
+        }
+        (Method::BasicCancel(cancel), _) => {
+            open.tags.remove(&cancel.consumer_tag);
+            if !cancel.no_wait {
+                // RabbitMQ always sets no-wait, and must not get an answer; the protocol's text wants one
+                put_method(out, id, &basic::CancelOk { consumer_tag: cancel.consumer_tag.clone() });
+            }
+            Ok(Event::Cancelled { id, tag: cancel.consumer_tag })
+        }
+        (Method::ChannelFlow(flow), _) => {
+            put_method(out, id, &channel::FlowOk { active: flow.active });
+            open.flow = flow.active;
+            Ok(if flow.active { Event::FlowResumed } else { Event::Nothing })
+        }
+        (reply, _) => {
+            let Some(Pending { waiter, consumer, .. }) = open.answered_by(&reply) else {
+                return Err(Violation::Unexpected { channel: id, method: reply.id() });
+            };
+            match &reply {
+                Method::BasicConsumeOk(ok) => drop(open.tags.insert(ok.consumer_tag.clone())),
+                Method::BasicCancelOk(ok) => drop(open.tags.remove(&ok.consumer_tag)),
+                _ => {}
+            }
+            Ok(Event::Reply { id, waiter, reply, consumer })
+        }
+    }
+}
