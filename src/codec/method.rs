@@ -53,7 +53,7 @@ pub trait Arguments: Sized {
 /// A synchronous method that a client may send: exactly one method without content answers it.
 pub trait Request: Arguments {
     /// The answer.
-    type Reply: Arguments;
+    type Reply: Arguments + TryFrom<Method>;
 
     /// Whether the request asks the server not to answer.
     fn no_wait(&self) -> bool;

@@ -12,7 +12,7 @@ pub(super) fn module(spec: &Spec) -> String {
     let modules = lines(&spec.classes, |class| format!("pub mod {};", names::module(&class.name)));
     let variants = lines(&all, |it| format!("/// {}\n{}({}),", it.quoted(), it.variant(), it.path()));
     let implementation = implementation(&all);
-    let conversions = lines(&all, |it| format!("{}({}),", it.variant(), it.path()));
+    let conversions = lines(&all, |it| format!("    {}({}),", it.variant(), it.path()));
     format!(
         "{head}
 
@@ -31,19 +31,29 @@ pub(super) fn module(spec: &Spec) -> String {
             {implementation}
         }}
 
-        macro_rules! from_arguments {{
-            ($($variant:ident($arguments:ty),)*) => {{
-                $(impl From<$arguments> for Method {{
-                    fn from(arguments: $arguments) -> Self {{
-                        Self::$variant(arguments)
-                    }}
-                }})*
-            }};
+        // Both ways between a method's arguments and `Method`.
+macro_rules! conversions {{
+    ($($variant:ident($arguments:ty)),* $(,)?) => {{
+        $(impl From<$arguments> for Method {{
+            fn from(arguments: $arguments) -> Self {{
+                Self::$variant(arguments)
+            }}
         }}
 
-        from_arguments! {{
-            {conversions}
-        }}
+        impl TryFrom<Method> for $arguments {{
+            type Error = Method;
+
+            fn try_from(method: Method) -> Result<Self, Method> {{
+                match method {{
+                    Method::$variant(arguments) => Ok(arguments),
+                    other => Err(other),
+                }}
+            }}
+        }})*
+    }};
+}}
+
+        conversions!({conversions});
         "
     )
 }

@@ -452,81 +452,93 @@ impl Method {
     }
 }
 
-macro_rules! from_arguments {
-            ($($variant:ident($arguments:ty),)*) => {
-                $(impl From<$arguments> for Method {
-                    fn from(arguments: $arguments) -> Self {
-                        Self::$variant(arguments)
-                    }
-                })*
-            };
+// Both ways between a method's arguments and `Method`.
+macro_rules! conversions {
+    ($($variant:ident($arguments:ty)),* $(,)?) => {
+        $(impl From<$arguments> for Method {
+            fn from(arguments: $arguments) -> Self {
+                Self::$variant(arguments)
+            }
         }
 
-from_arguments! {
-            ConnectionStart(connection::Start),
-ConnectionStartOk(connection::StartOk),
-ConnectionSecure(connection::Secure),
-ConnectionSecureOk(connection::SecureOk),
-ConnectionTune(connection::Tune),
-ConnectionTuneOk(connection::TuneOk),
-ConnectionOpen(connection::Open),
-ConnectionOpenOk(connection::OpenOk),
-ConnectionClose(connection::Close),
-ConnectionCloseOk(connection::CloseOk),
-ConnectionBlocked(connection::Blocked),
-ConnectionUnblocked(connection::Unblocked),
-ConnectionUpdateSecret(connection::UpdateSecret),
-ConnectionUpdateSecretOk(connection::UpdateSecretOk),
-ChannelOpen(channel::Open),
-ChannelOpenOk(channel::OpenOk),
-ChannelFlow(channel::Flow),
-ChannelFlowOk(channel::FlowOk),
-ChannelClose(channel::Close),
-ChannelCloseOk(channel::CloseOk),
-AccessRequest(access::Request),
-AccessRequestOk(access::RequestOk),
-ExchangeDeclare(exchange::Declare),
-ExchangeDeclareOk(exchange::DeclareOk),
-ExchangeDelete(exchange::Delete),
-ExchangeDeleteOk(exchange::DeleteOk),
-ExchangeBind(exchange::Bind),
-ExchangeBindOk(exchange::BindOk),
-ExchangeUnbind(exchange::Unbind),
-ExchangeUnbindOk(exchange::UnbindOk),
-QueueDeclare(queue::Declare),
-QueueDeclareOk(queue::DeclareOk),
-QueueBind(queue::Bind),
-QueueBindOk(queue::BindOk),
-QueuePurge(queue::Purge),
-QueuePurgeOk(queue::PurgeOk),
-QueueDelete(queue::Delete),
-QueueDeleteOk(queue::DeleteOk),
-QueueUnbind(queue::Unbind),
-QueueUnbindOk(queue::UnbindOk),
-BasicQos(basic::Qos),
-BasicQosOk(basic::QosOk),
-BasicConsume(basic::Consume),
-BasicConsumeOk(basic::ConsumeOk),
-BasicCancel(basic::Cancel),
-BasicCancelOk(basic::CancelOk),
-BasicPublish(basic::Publish),
-BasicReturn(basic::Return),
-BasicDeliver(basic::Deliver),
-BasicGet(basic::Get),
-BasicGetOk(basic::GetOk),
-BasicGetEmpty(basic::GetEmpty),
-BasicAck(basic::Ack),
-BasicReject(basic::Reject),
-BasicRecoverAsync(basic::RecoverAsync),
-BasicRecover(basic::Recover),
-BasicRecoverOk(basic::RecoverOk),
-BasicNack(basic::Nack),
-ConfirmSelect(confirm::Select),
-ConfirmSelectOk(confirm::SelectOk),
-TxSelect(tx::Select),
-TxSelectOk(tx::SelectOk),
-TxCommit(tx::Commit),
-TxCommitOk(tx::CommitOk),
-TxRollback(tx::Rollback),
-TxRollbackOk(tx::RollbackOk),
-        }
+        impl TryFrom<Method> for $arguments {
+            type Error = Method;
+
+            fn try_from(method: Method) -> Result<Self, Method> {
+                match method {
+                    Method::$variant(arguments) => Ok(arguments),
+                    other => Err(other),
+                }
+            }
+        })*
+    };
+}
+
+conversions!(
+    ConnectionStart(connection::Start),
+    ConnectionStartOk(connection::StartOk),
+    ConnectionSecure(connection::Secure),
+    ConnectionSecureOk(connection::SecureOk),
+    ConnectionTune(connection::Tune),
+    ConnectionTuneOk(connection::TuneOk),
+    ConnectionOpen(connection::Open),
+    ConnectionOpenOk(connection::OpenOk),
+    ConnectionClose(connection::Close),
+    ConnectionCloseOk(connection::CloseOk),
+    ConnectionBlocked(connection::Blocked),
+    ConnectionUnblocked(connection::Unblocked),
+    ConnectionUpdateSecret(connection::UpdateSecret),
+    ConnectionUpdateSecretOk(connection::UpdateSecretOk),
+    ChannelOpen(channel::Open),
+    ChannelOpenOk(channel::OpenOk),
+    ChannelFlow(channel::Flow),
+    ChannelFlowOk(channel::FlowOk),
+    ChannelClose(channel::Close),
+    ChannelCloseOk(channel::CloseOk),
+    AccessRequest(access::Request),
+    AccessRequestOk(access::RequestOk),
+    ExchangeDeclare(exchange::Declare),
+    ExchangeDeclareOk(exchange::DeclareOk),
+    ExchangeDelete(exchange::Delete),
+    ExchangeDeleteOk(exchange::DeleteOk),
+    ExchangeBind(exchange::Bind),
+    ExchangeBindOk(exchange::BindOk),
+    ExchangeUnbind(exchange::Unbind),
+    ExchangeUnbindOk(exchange::UnbindOk),
+    QueueDeclare(queue::Declare),
+    QueueDeclareOk(queue::DeclareOk),
+    QueueBind(queue::Bind),
+    QueueBindOk(queue::BindOk),
+    QueuePurge(queue::Purge),
+    QueuePurgeOk(queue::PurgeOk),
+    QueueDelete(queue::Delete),
+    QueueDeleteOk(queue::DeleteOk),
+    QueueUnbind(queue::Unbind),
+    QueueUnbindOk(queue::UnbindOk),
+    BasicQos(basic::Qos),
+    BasicQosOk(basic::QosOk),
+    BasicConsume(basic::Consume),
+    BasicConsumeOk(basic::ConsumeOk),
+    BasicCancel(basic::Cancel),
+    BasicCancelOk(basic::CancelOk),
+    BasicPublish(basic::Publish),
+    BasicReturn(basic::Return),
+    BasicDeliver(basic::Deliver),
+    BasicGet(basic::Get),
+    BasicGetOk(basic::GetOk),
+    BasicGetEmpty(basic::GetEmpty),
+    BasicAck(basic::Ack),
+    BasicReject(basic::Reject),
+    BasicRecoverAsync(basic::RecoverAsync),
+    BasicRecover(basic::Recover),
+    BasicRecoverOk(basic::RecoverOk),
+    BasicNack(basic::Nack),
+    ConfirmSelect(confirm::Select),
+    ConfirmSelectOk(confirm::SelectOk),
+    TxSelect(tx::Select),
+    TxSelectOk(tx::SelectOk),
+    TxCommit(tx::Commit),
+    TxCommitOk(tx::CommitOk),
+    TxRollback(tx::Rollback),
+    TxRollbackOk(tx::RollbackOk),
+);
