@@ -11,6 +11,8 @@
 
 use std::{fmt, net::Ipv6Addr, path::PathBuf, str::FromStr, time::Duration};
 
+use crate::mux::sasl::Mechanism;
+
 /// The decoded parts of an AMQP URI; what the text leaves out is `None`, and the caller has the defaults.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Uri {
@@ -45,19 +47,6 @@ pub(crate) struct Query {
     pub(crate) auth_mechanism: Vec<Mechanism>,
     /// The parameters about TLS.
     pub(crate) tls: TlsQuery,
-}
-
-/// A SASL mechanism that `auth_mechanism` can name, in any case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mechanism {
-    /// `plain`: user and password.
-    Plain,
-    /// `amqplain`: user and password in a field table.
-    AmqPlain,
-    /// `external`: the client's certificate.
-    External,
-    /// `anonymous`: no credentials.
-    Anonymous,
 }
 
 /// The query parameters about TLS.
@@ -245,7 +234,7 @@ impl Query {
             }
             "channel_max" => self.channel_max = Some(digits(&value)?),
             "frame_max" => self.frame_max = Some(digits(&value)?),
-            "auth_mechanism" => self.auth_mechanism.push(Mechanism::parse(&value)?),
+            "auth_mechanism" => self.auth_mechanism.push(parse_mechanism(&value)?),
             "cacertfile" => tls.ca_cert_file = Some(not_empty(value)?.into()),
             "certfile" => tls.cert_file = Some(not_empty(value)?.into()),
             "keyfile" => tls.key_file = Some(not_empty(value)?.into()),
@@ -262,17 +251,11 @@ impl Query {
     }
 }
 
-impl Mechanism {
-    /// Finds the mechanism by its name.
-    fn parse(name: &str) -> Option<Self> {
-        match name.to_ascii_lowercase().as_str() {
-            "plain" => Some(Self::Plain),
-            "amqplain" => Some(Self::AmqPlain),
-            "external" => Some(Self::External),
-            "anonymous" => Some(Self::Anonymous),
-            _ => None,
-        }
-    }
+/// Finds a mechanism by its name, in any case.
+fn parse_mechanism(name: &str) -> Option<Mechanism> {
+    [Mechanism::Plain, Mechanism::AmqPlain, Mechanism::External, Mechanism::Anonymous]
+        .into_iter()
+        .find(|mechanism| mechanism.name().eq_ignore_ascii_case(name))
 }
 
 /// Reads `[host][:port]`.

@@ -123,6 +123,15 @@ impl Cutter {
         Cut { frames: Chunk(input.split_to(whole).freeze()), fault }
     }
 
+    /// Like [`cut`](Self::cut) for the first frame only, since the handshake may change the limits.
+    pub(crate) fn cut_one(&self, input: &mut BytesMut) -> Cut {
+        let (length, fault) = match self.measure(input) {
+            Ok(length) => (length.unwrap_or(0), None),
+            Err(fault) => (0, Some(fault)),
+        };
+        Cut { frames: Chunk(input.split_to(length).freeze()), fault }
+    }
+
     /// The length of the frame at the front of `input`, or `None` while it is not whole.
     ///
     /// The first seven octets decide whether a frame is acceptable, before its payload is waited for.

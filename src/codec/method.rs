@@ -51,9 +51,9 @@ pub trait Arguments: Sized {
 }
 
 /// A synchronous method that a client may send: exactly one method without content answers it.
-pub trait Request: Arguments {
+pub trait Request: Arguments + Clone + Into<Method> + Send + Sync + 'static {
     /// The answer.
-    type Reply: Arguments + TryFrom<Method>;
+    type Reply: Arguments + TryFrom<Method> + Send + 'static;
 
     /// Whether the request asks the server not to answer.
     fn no_wait(&self) -> bool;

@@ -1,5 +1,6 @@
 //! The primitive types that are more than a number: short strings and timestamps.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -22,6 +23,13 @@ pub struct ShortStr(Bytes);
 pub struct TooLong {
     /// How many bytes it has.
     pub length: usize,
+}
+
+impl From<Infallible> for TooLong {
+    /// So that a [`ShortStr`] itself is taken wherever something that may be too long is.
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
 }
 
 impl ShortStr {

@@ -1,0 +1,137 @@
+//! Optional arguments of queues, exchanges, bindings and consumers.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::channel::short;
+use crate::codec::{FieldTable, FieldValue, ShortStr, Timestamp};
+use crate::error::{Error, Result};
+
+/// Arguments as they are collected by a builder. The first mistake is kept and told when the builder is
+/// awaited.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Collected {
+    table: FieldTable,
+    fault: Option<Error>,
+}
+
+impl Collected {
+    pub(super) fn set(&mut self, name: impl TryInto<ShortStr>, value: impl Into<FieldValue>) {
+        match short("an argument's name", name) {
+            Ok(name) => {
+                // cannot fail: the name is a short string already
+                drop(self.table.insert(name, value));
+            }
+            Err(error) => drop(self.fault.get_or_insert(error)),
+        }
+    }
+
+    pub(super) fn finish(self) -> Result<FieldTable> {
+        self.fault.map_or(Ok(self.table), Err)
+    }
+}
+
+/// Milliseconds as an argument; what does not fit becomes the largest that does.
+pub(super) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A number as an argument; what does not fit becomes the largest that does.
+pub(super) fn count(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Makes an enum whose variants are words of the protocol.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)*
+        }
+
+        impl $name {
+            /// The word that the server knows it by.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)*
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl From<$name> for FieldValue {
+            fn from(word: $name) -> Self {
+                word.as_str().into()
+            }
+        }
+    };
+}
+
+words! {
+    /// What kind of queue: argument `x-queue-type`.
+    QueueType {
+        /// On one node; the default, unless the virtual host has another.
+        Classic = "classic",
+        /// Replicated; survives the loss of a minority of nodes.
+        Quorum = "quorum",
+        /// An append-only log that consumers read from any place.
+        Stream = "stream",
+    }
+}
+
+words! {
+    /// What happens to messages that a full queue has no room for: argument `x-overflow`.
+    Overflow {
+        /// The oldest message goes.
+        DropHead = "drop-head",
+        /// The new message is refused: its publisher gets a nack.
+        RejectPublish = "reject-publish",
+        /// Like [`RejectPublish`](Self::RejectPublish), and the message is dead-lettered.
+        RejectPublishDlx = "reject-publish-dlx",
+    }
+}
+
+words! {
+    /// How sure dead-lettering is, in quorum queues: argument `x-dead-letter-strategy`.
+    DeadLetterStrategy {
+        /// A message can be lost on its way.
+        AtMostOnce = "at-most-once",
+        /// The queue keeps a message until the other queue has confirmed it.
+        AtLeastOnce = "at-least-once",
+    }
+}
+
+/// Where in a stream a consumer begins: argument `x-stream-offset`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StreamOffset {
+    /// With the oldest message that is there.
+    First,
+    /// With the last chunk of messages that was written.
+    Last,
+    /// With what is published from now on.
+    Next,
+    /// With the message that has this offset.
+    Offset(u64),
+    /// With the messages that were published at this time or later.
+    At(Timestamp),
+}
+
+impl From<StreamOffset> for FieldValue {
+    fn from(offset: StreamOffset) -> Self {
+        match offset {
+            StreamOffset::First => "first".into(),
+            StreamOffset::Last => "last".into(),
+            StreamOffset::Next => "next".into(),
+            StreamOffset::Offset(offset) => count(offset).into(),
+            StreamOffset::At(time) => time.into(),
+        }
+    }
+}

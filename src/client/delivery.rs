@@ -1,0 +1,236 @@
+//! Messages that have arrived.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::channel::ChannelInner;
+use super::message::Message;
+use crate::codec::generated::basic;
+use crate::codec::{Arguments, Properties};
+use crate::error::{Error, ErrorKind, Result};
+use crate::mux::delivery::Delivery as Raw;
+
+/// A message from a queue, without the means to acknowledge it.
+///
+/// It shares the buffer that it was read into with its neighbours; [`detach`](Self::detach) copies it out, for
+/// small messages that are kept for long.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Incoming {
+    raw: Raw,
+}
+
+impl Incoming {
+    /// The body.
+    pub fn body(&self) -> &Bytes {
+        &self.raw.body
+    }
+
+    /// The body, without the rest.
+    pub fn into_body(self) -> Bytes {
+        self.raw.body
+    }
+
+    /// The exchange that it was published to; where its name is not UTF-8, with replacement characters.
+    pub fn exchange(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(self.raw.exchange())
+    }
+
+    /// The exact bytes of the exchange's name.
+    pub fn exchange_bytes(&self) -> &[u8] {
+        self.raw.exchange()
+    }
+
+    /// The key that it was published with; where it is not UTF-8, with replacement characters.
+    pub fn routing_key(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(self.raw.routing_key())
+    }
+
+    /// The exact bytes of the routing key.
+    pub fn routing_key_bytes(&self) -> &[u8] {
+        self.raw.routing_key()
+    }
+
+    /// The consumer that it was delivered to; empty after [`Queue::get`](super::Queue::get).
+    pub fn consumer_tag(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(self.raw.consumer_tag())
+    }
+
+    /// Its number on the channel: 1 for the first delivery, then 2, …
+    pub fn delivery_tag(&self) -> u64 {
+        self.raw.delivery_tag
+    }
+
+    /// Whether it was delivered before, to anybody, and not acknowledged.
+    pub fn redelivered(&self) -> bool {
+        self.raw.redelivered
+    }
+
+    /// How many messages were left in the queue, after [`Queue::get`](super::Queue::get); otherwise 0.
+    pub fn message_count(&self) -> u32 {
+        self.raw.message_count
+    }
+
+    /// The properties, with the headers. They are read each time this is called.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Undecodable`] if they cannot be read, for example because a header has a type that
+    /// nobody knows. Everything else of the message can be used all the same.
+    pub fn properties(&self) -> Result<Properties> {
+        self.raw.properties().map_err(|error| {
+            Error::new(ErrorKind::Undecodable, format!("the message's properties cannot be read: {error}"))
+                .with_source(error)
+        })
+    }
+
+    /// The message as it could be published again: the same body, the same properties.
+    ///
+    /// # Errors
+    /// As [`properties`](Self::properties).
+    pub fn to_message(&self) -> Result<Message> {
+        Ok(Message::with_properties(self.body().clone(), self.properties()?))
+    }
+
+    /// Copies it out of the buffer that it was read into, so that it does not keep that alive.
+    pub fn detach(&mut self) {
+        self.raw.detach();
+    }
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming")
+            .field("exchange", &self.exchange())
+            .field("routing_key", &self.routing_key())
+            .field("delivery_tag", &self.delivery_tag())
+            .field("redelivered", &self.redelivered())
+            .field("body", self.body())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A message from a queue, to be acknowledged: [`Incoming`] with the channel that it came on.
+///
+/// Each way to acknowledge takes the delivery, so it cannot be done twice. One that is dropped stays
+/// unacknowledged: the server delivers it again when the channel or connection ends.
+///
+/// Acknowledging hands a few bytes over for writing and does not wait. It fails if the channel that the
+/// message came on has ended, for then the server delivers the message again; and, with
+/// [`ErrorKind::Argument`], if the consumer needs no acks.
+#[derive(Debug)]
+#[must_use = "an unacknowledged message is delivered again when the channel ends"]
+pub struct Delivery {
+    incoming: Incoming,
+    acker: Acker,
+}
+
+/// The means to acknowledge a delivery.
+pub(super) struct Acker {
+    channel: Arc<ChannelInner>,
+    delivery_tag: u64,
+    no_ack: bool,
+}
+
+impl Delivery {
+    pub(super) fn new(raw: Raw, channel: &Arc<ChannelInner>, no_ack: bool) -> Self {
+        let acker = Acker { channel: Arc::clone(channel), delivery_tag: raw.delivery_tag, no_ack };
+        Self { incoming: Incoming { raw }, acker }
+    }
+
+    /// The work is done: the server may forget the message.
+    ///
+    /// # Errors
+    /// If the channel has ended.
+    pub fn ack(self) -> Result<()> {
+        self.acker.ack(false)
+    }
+
+    /// Acknowledges this message and all before it on the channel that are not acknowledged.
+    ///
+    /// # Errors
+    /// If the channel has ended.
+    pub fn ack_multiple(self) -> Result<()> {
+        self.acker.ack(true)
+    }
+
+    /// The work was not done. With `requeue` the message goes back to its queue, otherwise it is dropped or
+    /// dead-lettered.
+    ///
+    /// # Errors
+    /// If the channel has ended.
+    pub fn nack(self, requeue: bool) -> Result<()> {
+        self.acker.nack(false, requeue)
+    }
+
+    /// Like [`nack`](Self::nack), for this message and all before it on the channel that are not
+    /// acknowledged.
+    ///
+    /// # Errors
+    /// If the channel has ended.
+    pub fn nack_multiple(self, requeue: bool) -> Result<()> {
+        self.acker.nack(true, requeue)
+    }
+
+    /// The message cannot be worked on. With `requeue` it goes back to its queue, otherwise it is dropped or
+    /// dead-lettered. Differs from [`nack`](Self::nack) in quorum queues of `RabbitMQ` 4.3 and later:
+    /// only a reject counts towards the delivery limit.
+    ///
+    /// # Errors
+    /// If the channel has ended.
+    pub fn reject(self, requeue: bool) -> Result<()> {
+        self.acker.reject(requeue)
+    }
+
+    /// The message alone; it stays unacknowledged.
+    pub fn into_incoming(self) -> Incoming {
+        self.incoming
+    }
+
+    pub(super) fn split(self) -> (Incoming, Acker) {
+        (self.incoming, self.acker)
+    }
+}
+
+impl Acker {
+    pub(super) fn ack(self, multiple: bool) -> Result<()> {
+        self.send(&basic::Ack { delivery_tag: self.delivery_tag, multiple })
+    }
+
+    pub(super) fn nack(self, multiple: bool, requeue: bool) -> Result<()> {
+        self.send(&basic::Nack { delivery_tag: self.delivery_tag, multiple, requeue })
+    }
+
+    pub(super) fn reject(self, requeue: bool) -> Result<()> {
+        self.send(&basic::Reject { delivery_tag: self.delivery_tag, requeue })
+    }
+
+    fn send<M: Arguments>(&self, method: &M) -> Result<()> {
+        if self.no_ack {
+            return Err(Error::new(ErrorKind::Argument, "the consumer was started without acks"));
+        }
+        self.channel.link.send(method)
+    }
+}
+
+impl fmt::Debug for Acker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acker").field("delivery_tag", &self.delivery_tag).finish_non_exhaustive()
+    }
+}
+
+impl Deref for Delivery {
+    type Target = Incoming;
+
+    fn deref(&self) -> &Incoming {
+        &self.incoming
+    }
+}
+
+impl DerefMut for Delivery {
+    fn deref_mut(&mut self) -> &mut Incoming {
+        &mut self.incoming
+    }
+}

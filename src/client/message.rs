@@ -1,0 +1,178 @@
+//! Messages to publish.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::arguments::millis;
+use crate::codec::{FieldTable, FieldValue, Properties, ShortStr, Timestamp};
+use crate::error::{Error, ErrorKind, Result};
+
+/// A message: a body and properties.
+///
+/// Persistent unless [`transient`](Self::transient): it survives a restart of the broker in a durable
+/// queue. A property that breaks a limit is told when the message is published, and nothing is sent.
+///
+/// ```
+/// use lepus::Message;
+///
+/// let message = Message::new(r#"{"id":1}"#)
+///     .content_type("application/json")
+///     .message_id("1")
+///     .header("retries", 3);
+/// assert_eq!(message.body(), r#"{"id":1}"#);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Message {
+    properties: Properties,
+    body: Bytes,
+    /// The first property that was too long.
+    too_long: Option<&'static str>,
+}
+
+/// The values of `delivery-mode`.
+const TRANSIENT: u8 = 1;
+const PERSISTENT: u8 = 2;
+
+impl Message {
+    /// A persistent message. A `String`, `Vec<u8>`, `Bytes` or static text becomes the body without a copy.
+    pub fn new(body: impl Into<Bytes>) -> Self {
+        let properties = Properties { delivery_mode: Some(PERSISTENT), ..Properties::default() };
+        Self { properties, body: body.into(), too_long: None }
+    }
+
+    /// A message with just these properties. Its `delivery_mode` is what they say: absent means transient.
+    pub fn with_properties(body: impl Into<Bytes>, properties: Properties) -> Self {
+        Self { properties, body: body.into(), too_long: None }
+    }
+
+    /// The body.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// The properties.
+    pub fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    /// The properties, to change them.
+    pub fn properties_mut(&mut self) -> &mut Properties {
+        &mut self.properties
+    }
+
+    /// Does not survive a restart of the broker, and is not written to disk unless memory is short.
+    pub fn transient(mut self) -> Self {
+        self.properties.delivery_mode = Some(TRANSIENT);
+        self
+    }
+
+    /// The media type of the body, such as `application/json`; at most 255 bytes, as all these texts.
+    pub fn content_type(self, content_type: impl TryInto<ShortStr>) -> Self {
+        self.text("content-type", content_type, |properties| &mut properties.content_type)
+    }
+
+    /// How the body is encoded, such as `gzip`.
+    pub fn content_encoding(self, encoding: impl TryInto<ShortStr>) -> Self {
+        self.text("content-encoding", encoding, |properties| &mut properties.content_encoding)
+    }
+
+    /// A header. Headers of the same name replace each other.
+    pub fn header(mut self, name: impl TryInto<ShortStr>, value: impl Into<FieldValue>) -> Self {
+        match name.try_into() {
+            // a short string is never too long
+            Ok(name) => drop(self.properties.headers.get_or_insert_default().insert(name, value)),
+            Err(_) => self.too_long = self.too_long.or(Some("the name of a header")),
+        }
+        self
+    }
+
+    /// All headers, instead of those that were set.
+    pub fn headers(mut self, headers: FieldTable) -> Self {
+        self.properties.headers = Some(headers);
+        self
+    }
+
+    /// The priority, for queues that have priorities.
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.properties.priority = Some(priority);
+        self
+    }
+
+    /// Tells which request a reply belongs to.
+    pub fn correlation_id(self, id: impl TryInto<ShortStr>) -> Self {
+        self.text("correlation-id", id, |properties| &mut properties.correlation_id)
+    }
+
+    /// The queue to send a reply to.
+    pub fn reply_to(self, queue: impl TryInto<ShortStr>) -> Self {
+        self.text("reply-to", queue, |properties| &mut properties.reply_to)
+    }
+
+    /// How long the message may wait in a queue; in whole milliseconds, at most ten years.
+    pub fn expiration(self, ttl: Duration) -> Self {
+        self.text("expiration", millis(ttl).to_string(), |properties| &mut properties.expiration)
+    }
+
+    /// A name for the message, unique as far as the application needs it.
+    pub fn message_id(self, id: impl TryInto<ShortStr>) -> Self {
+        self.text("message-id", id, |properties| &mut properties.message_id)
+    }
+
+    /// When the message was made, in whole seconds.
+    pub fn timestamp(mut self, time: impl Into<Timestamp>) -> Self {
+        self.properties.timestamp = Some(time.into());
+        self
+    }
+
+    /// The application's name for the kind of message: the property `type`.
+    pub fn kind(self, kind: impl TryInto<ShortStr>) -> Self {
+        self.text("type", kind, |properties| &mut properties.kind)
+    }
+
+    /// The user who publishes. The server refuses any other than the connection's with 406.
+    pub fn user_id(self, user: impl TryInto<ShortStr>) -> Self {
+        self.text("user-id", user, |properties| &mut properties.user_id)
+    }
+
+    /// The application that publishes.
+    pub fn app_id(self, app: impl TryInto<ShortStr>) -> Self {
+        self.text("app-id", app, |properties| &mut properties.app_id)
+    }
+
+    fn text(
+        mut self,
+        name: &'static str,
+        text: impl TryInto<ShortStr>,
+        property: impl FnOnce(&mut Properties) -> &mut Option<ShortStr>,
+    ) -> Self {
+        match text.try_into() {
+            Ok(text) => *property(&mut self.properties) = Some(text),
+            Err(_) => self.too_long = self.too_long.or(Some(name)),
+        }
+        self
+    }
+
+    /// Properties and body, if nothing in them breaks a limit.
+    pub(super) fn parts(&self) -> Result<(&Properties, &Bytes)> {
+        match self.too_long {
+            None => Ok((&self.properties, &self.body)),
+            Some(name) => {
+                Err(Error::new(ErrorKind::Argument, format!("{name} of the message has more than 255 bytes")))
+            }
+        }
+    }
+}
+
+/// Makes `From` for everything that becomes a body without a copy.
+macro_rules! from_body {
+    ($($type:ty),*) => {$(
+        impl From<$type> for Message {
+            fn from(body: $type) -> Self {
+                Self::new(body)
+            }
+        }
+    )*};
+}
+
+from_body!(Bytes, Vec<u8>, String, &'static str, &'static [u8]);

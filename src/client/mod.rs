@@ -1,0 +1,37 @@
+//! What users hold: connections, channels, exchanges, queues, consumers, deliveries, messages.
+//!
+//! Knows methods and what they mean, and neither sockets nor the layout of bytes. Exchanges and queues
+//! are generic over the channel they act through ([`Carrier`]), so that a channel which does more than
+//! carry, such as one that remembers what was declared, can reuse them.
+
+mod arguments;
+mod carrier;
+mod channel;
+mod confirm;
+mod connection;
+mod consumer;
+mod delivery;
+mod exchange;
+mod message;
+mod options;
+mod publish;
+mod queue;
+mod returned;
+mod uri;
+mod worker;
+
+pub use self::arguments::{DeadLetterStrategy, Overflow, QueueType, StreamOffset};
+pub use self::carrier::Carrier;
+pub use self::channel::{Channel, OpenChannel};
+pub use self::confirm::Confirm;
+pub use self::connection::{Blocked, Connection, connect};
+pub use self::consumer::{Consume, Consumer};
+pub use self::delivery::{Delivery, Incoming};
+pub use self::exchange::{BindExchange, DeclareExchange, DeleteExchange, Exchange, ExchangeKind};
+pub use self::message::Message;
+pub use self::options::ConnectOptions;
+pub use self::publish::{Enqueue, Publish};
+pub use self::queue::{BindQueue, DeclareQueue, DeleteQueue, Get, Queue};
+pub use self::returned::{Returned, Returns};
+pub use self::uri::UriError;
+pub use self::worker::{Handle, OnError, Worker};

@@ -1,0 +1,286 @@
+//! How to connect: what the URI says, and more.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::connection::Connection;
+use super::uri::{Uri, UriError};
+use crate::codec::{FieldTable, FieldValue, ShortStr};
+use crate::driver::link::{Address, Link};
+use crate::driver::shared::Limits;
+use crate::error::{Error, ErrorKind, Result};
+use crate::mux::handshake::Hello;
+use crate::mux::sasl::{Credentials, Mechanism};
+use crate::mux::tune::Offer;
+
+/// The port of AMQP without TLS.
+const PORT: u16 = 5672;
+
+/// The least `frame_max` that is offered, in bytes: `RabbitMQ` from 4.1 on refuses less.
+const FRAME_MAX_LEAST: u32 = 8192;
+
+/// How and where to connect.
+///
+/// ```no_run
+/// # async fn example() -> lepus::Result<()> {
+/// use std::time::Duration;
+///
+/// let connection = lepus::ConnectOptions::new("amqp://guest:guest@127.0.0.1/")?
+///     .connection_name("report service")
+///     .heartbeat(20)
+///     .connect_timeout(Duration::from_secs(3))
+///     .connect()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// `Debug` shows no password.
+#[derive(Clone)]
+pub struct ConnectOptions {
+    address: Address,
+    credentials: Credentials,
+    mechanisms: Vec<Mechanism>,
+    vhost: String,
+    connection_name: Option<String>,
+    client_properties: FieldTable,
+    offer: Offer,
+    limits: Limits,
+}
+
+impl ConnectOptions {
+    /// Reads a URI: `amqp://user:password@host:port/vhost?key=value`.
+    ///
+    /// Everything may be left out: `amqp://` means user and password `guest`, host `localhost`, port 5672
+    /// and vhost `/`. An empty path, as in `amqp://host/`, means the vhost `/`, too. All parts are
+    /// percent-decoded: write a vhost `a/b` as `a%2Fb`. An IPv6 address stands in brackets. The query may
+    /// have `heartbeat` (seconds), `connection_timeout` (milliseconds), `channel_max`, `frame_max` and
+    /// `auth_mechanism` (`plain`, `amqplain`, `external`, `anonymous`; several in the order of preference).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if the URI or a value in it is not valid; the error does not repeat the URI.
+    /// [`ErrorKind::Unsupported`] for `amqps`: this version has no TLS.
+    pub fn new(uri: &str) -> Result<Self> {
+        let uri: Uri = uri.parse().map_err(|error: UriError| {
+            Error::new(ErrorKind::Config, format!("not a valid AMQP URI: {error}")).with_source(error)
+        })?;
+        if uri.tls {
+            return Err(Error::new(ErrorKind::Unsupported, "amqps: this version of lepus has no TLS"));
+        }
+        let query = uri.query;
+        let mut options = Self {
+            address: Address {
+                host: uri.host.unwrap_or_else(|| "localhost".into()),
+                port: uri.port.unwrap_or(PORT),
+                connect_timeout: query.connection_timeout.unwrap_or(Duration::from_secs(10)),
+                handshake_timeout: Duration::from_secs(10),
+            },
+            credentials: Credentials {
+                user: uri.user.unwrap_or_else(|| "guest".into()),
+                password: uri.password.unwrap_or_else(|| "guest".into()),
+            },
+            mechanisms: vec![Mechanism::Plain, Mechanism::AmqPlain],
+            vhost: uri.vhost.unwrap_or_else(|| "/".into()),
+            connection_name: None,
+            client_properties: FieldTable::new(),
+            offer: Offer { channel_max: 2047, frame_max: 128 << 10, heartbeat: 60 },
+            limits: Limits {
+                outgoing: 256 << 10,
+                incoming: 16 << 20,
+                message: 128 << 20,
+                rpc_timeout: Duration::from_secs(30),
+                close_timeout: Duration::from_secs(5),
+            },
+        };
+        if !query.auth_mechanism.is_empty() {
+            options.mechanisms = query.auth_mechanism;
+        }
+        if let Some(heartbeat) = query.heartbeat {
+            options = options.heartbeat(heartbeat);
+        }
+        if let Some(channel_max) = query.channel_max {
+            options = options.channel_max(channel_max);
+        }
+        if let Some(frame_max) = query.frame_max {
+            options = options.frame_max(frame_max);
+        }
+        Ok(options)
+    }
+
+    /// A name for the connection, which the server shows in its lists and its log.
+    pub fn connection_name(mut self, name: impl Into<String>) -> Self {
+        self.connection_name = Some(name.into());
+        self
+    }
+
+    /// A further client property, beside `product`, `version`, `platform`, `connection_name` and
+    /// `capabilities`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Argument`] if the name has more than 255 bytes.
+    pub fn client_property(mut self, name: &str, value: impl Into<FieldValue>) -> Result<Self> {
+        self.client_properties
+            .insert(name, value)
+            .map_err(|error| Error::new(ErrorKind::Argument, error.to_string()))?;
+        Ok(self)
+    }
+
+    /// User and password.
+    pub fn credentials(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        self.credentials = Credentials { user: user.into(), password: password.into() };
+        self
+    }
+
+    /// The ways to log in, in the order of preference; the first that the server offers is taken.
+    /// `PLAIN`, then `AMQPLAIN` unless set.
+    pub fn mechanisms(mut self, mechanisms: impl IntoIterator<Item = Mechanism>) -> Self {
+        self.mechanisms = mechanisms.into_iter().collect();
+        self
+    }
+
+    /// The virtual host; at most 255 bytes.
+    pub fn vhost(mut self, vhost: impl Into<String>) -> Self {
+        self.vhost = vhost.into();
+        self
+    }
+
+    /// The heartbeat interval to offer, in seconds; 60 unless set. What holds is the smaller of both
+    /// sides' values; 0 turns heartbeats off, whatever the server wants. After half the interval without
+    /// a write a heartbeat is sent; after twice the interval without a byte the connection counts as lost.
+    pub fn heartbeat(mut self, seconds: u16) -> Self {
+        self.offer.heartbeat = seconds;
+        self
+    }
+
+    /// The most channels to offer; 2047 unless set, 0 for as many as the server allows.
+    pub fn channel_max(mut self, channels: u16) -> Self {
+        self.offer.channel_max = channels;
+        self
+    }
+
+    /// The largest frame to offer, in bytes; 131,072 unless set, 0 for as large as the server allows.
+    /// Less than 8,192 is raised to that: current servers refuse it.
+    pub fn frame_max(mut self, bytes: u32) -> Self {
+        self.offer.frame_max = if bytes == 0 { 0 } else { bytes.max(FRAME_MAX_LEAST) };
+        self
+    }
+
+    /// How long connecting to one address of the host may take; 10 s unless set.
+    pub fn connect_timeout(mut self, limit: Duration) -> Self {
+        self.address.connect_timeout = limit;
+        self
+    }
+
+    /// How long the handshake may take after that; 10 s unless set.
+    pub fn handshake_timeout(mut self, limit: Duration) -> Self {
+        self.address.handshake_timeout = limit;
+        self
+    }
+
+    /// How long a call waits for the server's answer; 30 s unless set, zero for ever. It does not limit
+    /// the wait for a confirm.
+    pub fn rpc_timeout(mut self, limit: Duration) -> Self {
+        self.limits.rpc_timeout = limit;
+        self
+    }
+
+    /// How long closing a channel or the connection may take; 5 s unless set.
+    pub fn close_timeout(mut self, limit: Duration) -> Self {
+        self.limits.close_timeout = limit;
+        self
+    }
+
+    /// Publishers wait while this many bytes wait to be written; 256 KiB unless set. Memory for outgoing
+    /// messages stays below twice this, plus one message.
+    pub fn outgoing_limit(mut self, bytes: usize) -> Self {
+        self.limits.outgoing = bytes.max(1);
+        self
+    }
+
+    /// Reading pauses while this many bytes wait for consumers that no prefetch limit bounds; 16 MiB
+    /// unless set. While a call or a confirm is awaited it goes on, up to four times as much.
+    pub fn incoming_limit(mut self, bytes: usize) -> Self {
+        self.limits.incoming = bytes;
+        self
+    }
+
+    /// The largest message that is accepted, in bytes; 128 MiB unless set. A server that announces a
+    /// larger one has broken the agreement, and loses the connection.
+    pub fn message_limit(mut self, bytes: u64) -> Self {
+        self.limits.message = bytes;
+        self
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Connect`], [`ErrorKind::NotAmqp`], [`ErrorKind::HandshakeTimeout`], [`ErrorKind::Auth`],
+    /// [`ErrorKind::Vhost`], [`ErrorKind::Protocol`], [`ErrorKind::ConnectionLost`] or, if the server has
+    /// another reason to refuse, [`ErrorKind::ConnectionClosed`]; [`ErrorKind::Config`] if vhost, name
+    /// or credentials break a limit of the protocol.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: dropped before it is done, it closes the socket.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O and time enabled.
+    pub async fn connect(&self) -> Result<Connection> {
+        let link = Link::connect(&self.address, self.hello()?, self.limits).await?;
+        Ok(Connection::new(link))
+    }
+
+    fn hello(&self) -> Result<Hello> {
+        let vhost = ShortStr::try_from(&self.vhost)
+            .map_err(|error| Error::new(ErrorKind::Config, format!("the vhost: {error}")))?;
+        Ok(Hello {
+            mechanisms: self.mechanisms.clone(),
+            credentials: self.credentials.clone(),
+            client_properties: self.all_client_properties()?,
+            vhost,
+            offer: self.offer,
+        })
+    }
+
+    fn all_client_properties(&self) -> Result<FieldTable> {
+        let fill = || {
+            let mut capabilities = FieldTable::new();
+            for capability in [
+                "publisher_confirms",
+                "exchange_exchange_bindings",
+                "basic.nack",
+                "consumer_cancel_notify",
+                "connection.blocked",
+                "authentication_failure_close",
+            ] {
+                capabilities.insert(capability, true)?;
+            }
+            let mut properties = FieldTable::new();
+            properties.insert("product", "lepus")?;
+            properties.insert("version", env!("CARGO_PKG_VERSION"))?;
+            properties.insert("platform", concat!("Rust, ", env!("CARGO_PKG_RUST_VERSION"), " or later"))?;
+            if let Some(name) = &self.connection_name {
+                properties.insert("connection_name", name.clone())?;
+            }
+            for (name, value) in self.client_properties.iter() {
+                properties.insert(name, value.clone())?;
+            }
+            properties.insert("capabilities", capabilities)?;
+            Ok::<_, crate::codec::TooLong>(properties)
+        };
+        fill().map_err(|error| Error::new(ErrorKind::Config, error.to_string()))
+    }
+}
+
+impl fmt::Debug for ConnectOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectOptions")
+            .field("host", &self.address.host)
+            .field("port", &self.address.port)
+            .field("credentials", &self.credentials)
+            .field("vhost", &self.vhost)
+            .field("connection_name", &self.connection_name)
+            .field("offer", &self.offer)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,160 @@
+//! Publishing: futures that cost no allocation where nothing has to wait.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+
+use super::carrier::private::Operations;
+use super::carrier::{BoxFuture, Carrier, Outbound};
+use super::channel::Channel;
+use super::confirm::Confirm;
+use super::message::Message;
+use crate::codec::ShortStr;
+use crate::error::Result;
+
+/// Hands a message over for writing when awaited, and returns its [`Confirm`]; see
+/// [`Exchange::enqueue`](super::Exchange::enqueue).
+///
+/// Errors, with nothing sent: [`ErrorKind::Argument`](crate::ErrorKind::Argument) if routing key or
+/// properties break a limit; the reason if the channel has ended.
+///
+/// # Cancel safety
+/// Dropped before it is done, nothing is sent; never a part of a message.
+#[must_use = "nothing is published until this is awaited"]
+pub struct Enqueue<'a, C = Channel> {
+    carrier: &'a C,
+    exchange: &'a ShortStr,
+    routing_key: &'a [u8],
+    mandatory: bool,
+    state: State,
+}
+
+enum State {
+    /// Not tried yet.
+    Ready(Message),
+    /// It has to wait; this owns all that it needs.
+    Waiting(BoxFuture<'static, Result<Confirm>>),
+    /// It is handed over.
+    Done,
+}
+
+impl<'a, C: Carrier> Enqueue<'a, C> {
+    pub(super) fn new(
+        carrier: &'a C,
+        exchange: &'a ShortStr,
+        routing_key: &'a [u8],
+        message: Message,
+    ) -> Self {
+        Self { carrier, exchange, routing_key, mandatory: false, state: State::Ready(message) }
+    }
+
+    /// If the message reaches no queue it comes back, instead of being dropped: its [`Confirm`] is then
+    /// [`ErrorKind::Returned`](crate::ErrorKind::Returned).
+    pub fn mandatory(mut self) -> Self {
+        self.mandatory = true;
+        self
+    }
+
+    fn wait(&self, message: Message) -> BoxFuture<'static, Result<Confirm>> {
+        let (carrier, exchange) = (self.carrier.clone(), self.exchange.clone());
+        let (routing_key, mandatory) = (Bytes::copy_from_slice(self.routing_key), self.mandatory);
+        Box::pin(async move {
+            let outbound =
+                Outbound { exchange: &exchange, routing_key: &routing_key, mandatory, message: &message };
+            carrier.enqueue(outbound).await
+        })
+    }
+}
+
+impl<C: Carrier> Future for Enqueue<'_, C> {
+    type Output = Result<Confirm>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Confirm>> {
+        let this = &mut *self;
+        if let State::Ready(message) = &this.state {
+            let Self { carrier, exchange, routing_key, mandatory, .. } = *this;
+            match carrier.try_enqueue(Outbound { exchange, routing_key, mandatory, message }) {
+                Ok(None) => {}
+                Ok(Some(confirm)) => {
+                    this.state = State::Done;
+                    return Poll::Ready(Ok(confirm));
+                }
+                Err(error) => {
+                    this.state = State::Done;
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+        if let State::Ready(message) = &mut this.state {
+            let message = std::mem::take(message);
+            this.state = State::Waiting(this.wait(message));
+        }
+        match &mut this.state {
+            State::Waiting(waiting) => {
+                let result = ready!(waiting.as_mut().poll(context));
+                this.state = State::Done;
+                Poll::Ready(result)
+            }
+            // polled again after it was done: a mistake of the caller's, which must not panic here
+            State::Ready(_) | State::Done => Poll::Pending,
+        }
+    }
+}
+
+/// Publishes a message when awaited, and waits for its confirm; see
+/// [`Exchange::publish`](super::Exchange::publish).
+///
+/// Errors: those of [`Enqueue`], and those of [`Confirm`].
+///
+/// # Cancel safety
+/// Dropped before the message was handed over, nothing is sent; afterwards all of it is sent. Never a part.
+#[must_use = "nothing is published until this is awaited"]
+pub struct Publish<'a, C = Channel> {
+    enqueue: Enqueue<'a, C>,
+    confirm: Option<Confirm>,
+}
+
+impl<'a, C: Carrier> Publish<'a, C> {
+    pub(super) fn new(enqueue: Enqueue<'a, C>) -> Self {
+        Self { enqueue, confirm: None }
+    }
+
+    /// If the message reaches no queue it comes back, instead of being dropped: this then fails with
+    /// [`ErrorKind::Returned`](crate::ErrorKind::Returned).
+    pub fn mandatory(mut self) -> Self {
+        self.enqueue.mandatory = true;
+        self
+    }
+}
+
+impl<C: Carrier> Future for Publish<'_, C> {
+    type Output = Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+        let this = &mut *self;
+        let confirm = match &mut this.confirm {
+            Some(confirm) => confirm,
+            None => this.confirm.insert(ready!(Pin::new(&mut this.enqueue).poll(context))?),
+        };
+        Pin::new(confirm).poll(context)
+    }
+}
+
+impl<C> fmt::Debug for Enqueue<'_, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Enqueue")
+            .field("exchange", &self.exchange)
+            .field("routing_key", &String::from_utf8_lossy(self.routing_key))
+            .field("mandatory", &self.mandatory)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<C> fmt::Debug for Publish<'_, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Publish").field(&self.enqueue).finish()
+    }
+}

@@ -1,0 +1,378 @@
+//! Queues: where messages wait.
+
+use std::future::IntoFuture;
+use std::time::Duration;
+
+use super::arguments::{Collected, DeadLetterStrategy, Overflow, QueueType, count, millis};
+use super::carrier::private::Operations;
+use super::carrier::{BoxFuture, Carrier};
+use super::channel::{Channel, short};
+use super::consumer::Consume;
+use super::delivery::Delivery;
+use super::exchange::Exchange;
+use crate::codec::generated::{basic, queue};
+use crate::codec::{FieldValue, ShortStr};
+use crate::error::Result;
+
+/// A queue: a cheap handle, to be cloned and shared.
+#[derive(Clone, Debug)]
+pub struct Queue<C = Channel> {
+    carrier: C,
+    name: ShortStr,
+    message_count: u32,
+    consumer_count: u32,
+}
+
+impl<C: Carrier> Queue<C> {
+    pub(super) fn new(carrier: C, name: ShortStr) -> Self {
+        Self { carrier, name, message_count: 0, consumer_count: 0 }
+    }
+
+    /// Its name, also if the server made it up.
+    pub fn name(&self) -> &ShortStr {
+        &self.name
+    }
+
+    /// How many messages were ready for delivery when it was declared; 0 if it was not declared here.
+    pub fn message_count(&self) -> u32 {
+        self.message_count
+    }
+
+    /// How many consumers it had when it was declared; 0 if it was not declared here.
+    pub fn consumer_count(&self) -> u32 {
+        self.consumer_count
+    }
+
+    /// Binds the queue to an exchange: it gets the messages that the exchange takes for `routing_key`.
+    pub fn bind(&self, exchange: &Exchange<C>, routing_key: impl TryInto<ShortStr>) -> BindQueue<'_, C> {
+        BindQueue::new(self, exchange, routing_key, false)
+    }
+
+    /// Removes a binding. One that does not exist counts as removed.
+    pub fn unbind(&self, exchange: &Exchange<C>, routing_key: impl TryInto<ShortStr>) -> BindQueue<'_, C> {
+        BindQueue::new(self, exchange, routing_key, true)
+    }
+
+    /// Starts a consumer.
+    pub fn consume(&self) -> Consume<'_, C> {
+        Consume::new(&self.carrier, self.name.clone())
+    }
+
+    /// Takes one message, if there is one.
+    pub fn get(&self) -> Get<'_, C> {
+        Get { queue: self, no_ack: false }
+    }
+
+    /// Drops all messages that are ready for delivery, and returns how many there were.
+    ///
+    /// # Errors
+    /// As [`Channel::call`].
+    ///
+    /// # Cancel safety
+    /// Once it was sent, the server acts on it.
+    pub async fn purge(&self) -> Result<u32> {
+        let method = queue::Purge { queue: self.name.clone(), no_wait: false };
+        Ok(self.carrier.request(method).await?.message_count)
+    }
+
+    /// Deletes the queue with its messages. One that does not exist counts as deleted.
+    pub fn delete(&self) -> DeleteQueue<'_, C> {
+        DeleteQueue { queue: self, if_unused: false, if_empty: false }
+    }
+}
+
+/// Declares a queue when awaited; see [`Channel::declare_queue`].
+#[derive(Clone, Debug)]
+#[must_use = "a queue is declared when this is awaited"]
+pub struct DeclareQueue<'a, C = Channel> {
+    carrier: &'a C,
+    name: Result<ShortStr>,
+    passive: bool,
+    durable: Option<bool>,
+    exclusive: bool,
+    auto_delete: bool,
+    arguments: Collected,
+}
+
+impl<'a, C: Carrier> DeclareQueue<'a, C> {
+    pub(super) fn new(carrier: &'a C, name: impl TryInto<ShortStr>) -> Self {
+        let name = short("the queue's name", name);
+        let exclusive = name.as_ref().is_ok_and(ShortStr::is_empty);
+        Self {
+            carrier,
+            name,
+            passive: false,
+            durable: None,
+            exclusive,
+            auto_delete: false,
+            arguments: Collected::default(),
+        }
+    }
+
+    /// Survives a restart of the server. Set for queues that are not exclusive.
+    pub fn durable(mut self) -> Self {
+        self.durable = Some(true);
+        self
+    }
+
+    /// Does not survive a restart of the server. `RabbitMQ` from 4.3 on accepts this only together with
+    /// [`exclusive`](Self::exclusive), and otherwise closes the connection.
+    pub fn transient(mut self) -> Self {
+        self.durable = Some(false);
+        self
+    }
+
+    /// Only this connection may use it, and it goes with the connection. Set for queues without a name.
+    pub fn exclusive(mut self) -> Self {
+        self.exclusive = true;
+        self
+    }
+
+    /// Goes when its last consumer goes.
+    pub fn auto_delete(mut self) -> Self {
+        self.auto_delete = true;
+        self
+    }
+
+    /// Only asks whether a queue with this name exists, and for its counts; everything else is ignored.
+    /// If it does not, the server closes the channel with 404.
+    pub fn passive(mut self) -> Self {
+        self.passive = true;
+        self
+    }
+
+    /// The kind of queue.
+    pub fn queue_type(self, kind: QueueType) -> Self {
+        self.argument("x-queue-type", kind)
+    }
+
+    /// A replicated queue.
+    pub fn quorum(self) -> Self {
+        self.queue_type(QueueType::Quorum)
+    }
+
+    /// An append-only log.
+    pub fn stream(self) -> Self {
+        self.queue_type(QueueType::Stream)
+    }
+
+    /// Messages that wait longer than this are dropped or dead-lettered; in whole milliseconds.
+    pub fn message_ttl(self, ttl: Duration) -> Self {
+        self.argument("x-message-ttl", millis(ttl))
+    }
+
+    /// The queue goes when it was not used for this long; in whole milliseconds, at least one.
+    pub fn expires(self, after: Duration) -> Self {
+        self.argument("x-expires", millis(after))
+    }
+
+    /// At most this many messages wait; see [`overflow`](Self::overflow).
+    pub fn max_length(self, messages: u64) -> Self {
+        self.argument("x-max-length", count(messages))
+    }
+
+    /// At most this many bytes of bodies wait; see [`overflow`](Self::overflow).
+    pub fn max_length_bytes(self, bytes: u64) -> Self {
+        self.argument("x-max-length-bytes", count(bytes))
+    }
+
+    /// What happens to messages beyond the limits.
+    pub fn overflow(self, overflow: Overflow) -> Self {
+        self.argument("x-overflow", overflow)
+    }
+
+    /// Messages that are rejected, expire or find no room go to this exchange.
+    pub fn dead_letter_to(self, exchange: impl Into<String>) -> Self {
+        self.argument("x-dead-letter-exchange", exchange.into())
+    }
+
+    /// They go there with this routing key instead of their own.
+    pub fn dead_letter_routing_key(self, routing_key: impl Into<String>) -> Self {
+        self.argument("x-dead-letter-routing-key", routing_key.into())
+    }
+
+    /// How sure dead-lettering is; quorum queues only.
+    pub fn dead_letter_strategy(self, strategy: DeadLetterStrategy) -> Self {
+        self.argument("x-dead-letter-strategy", strategy)
+    }
+
+    /// Messages have priorities from 0 to this; classic queues only.
+    pub fn max_priority(self, priority: u8) -> Self {
+        self.argument("x-max-priority", i64::from(priority))
+    }
+
+    /// One consumer gets all messages, until it goes and the next one takes over.
+    pub fn single_active_consumer(self) -> Self {
+        self.argument("x-single-active-consumer", true)
+    }
+
+    /// A message that was given back this often is dropped or dead-lettered; quorum queues only, where
+    /// 20 is the default from `RabbitMQ` 4.0 on.
+    pub fn delivery_limit(self, deliveries: u32) -> Self {
+        self.argument("x-delivery-limit", i64::from(deliveries))
+    }
+
+    /// Messages older than this may go; streams only; in whole seconds.
+    pub fn max_age(self, age: Duration) -> Self {
+        self.argument("x-max-age", format!("{}s", age.as_secs()))
+    }
+
+    /// Any other argument.
+    pub fn argument(mut self, name: impl TryInto<ShortStr>, value: impl Into<FieldValue>) -> Self {
+        self.arguments.set(name, value);
+        self
+    }
+}
+
+impl<'a, C: Carrier> IntoFuture for DeclareQueue<'a, C> {
+    type Output = Result<Queue<C>>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+
+    /// Declares the queue. If it exists with other settings, the server closes the channel with 406; if
+    /// it is exclusive to another connection, with 405.
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let method = queue::Declare {
+                queue: self.name?,
+                passive: self.passive,
+                durable: self.durable.unwrap_or(!self.exclusive),
+                exclusive: self.exclusive,
+                auto_delete: self.auto_delete,
+                no_wait: false,
+                arguments: self.arguments.finish()?,
+            };
+            let ok = self.carrier.request(method).await?;
+            Ok(Queue {
+                carrier: self.carrier.clone(),
+                // the name may be kept for long; the buffer that it was read into should not
+                name: ok.queue.detach(),
+                message_count: ok.message_count,
+                consumer_count: ok.consumer_count,
+            })
+        })
+    }
+}
+
+/// Binds a queue to an exchange, or removes the binding, when awaited.
+#[derive(Clone, Debug)]
+#[must_use = "nothing is bound until this is awaited"]
+pub struct BindQueue<'a, C = Channel> {
+    queue: &'a Queue<C>,
+    exchange: ShortStr,
+    routing_key: Result<ShortStr>,
+    arguments: Collected,
+    unbind: bool,
+}
+
+impl<'a, C: Carrier> BindQueue<'a, C> {
+    fn new(
+        queue: &'a Queue<C>,
+        exchange: &Exchange<C>,
+        routing_key: impl TryInto<ShortStr>,
+        unbind: bool,
+    ) -> Self {
+        Self {
+            queue,
+            exchange: exchange.name().clone(),
+            routing_key: short("the routing key", routing_key),
+            arguments: Collected::default(),
+            unbind,
+        }
+    }
+
+    /// An argument of the binding, such as `x-match` and the headers for a headers exchange.
+    pub fn argument(mut self, name: impl TryInto<ShortStr>, value: impl Into<FieldValue>) -> Self {
+        self.arguments.set(name, value);
+        self
+    }
+}
+
+impl<'a, C: Carrier> IntoFuture for BindQueue<'a, C> {
+    type Output = Result<()>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let (queue, exchange, carrier) = (self.queue.name.clone(), self.exchange, &self.queue.carrier);
+            let (routing_key, arguments) = (self.routing_key?, self.arguments.finish()?);
+            if self.unbind {
+                carrier.request(queue::Unbind { queue, exchange, routing_key, arguments }).await?;
+            } else {
+                let method = queue::Bind { queue, exchange, routing_key, no_wait: false, arguments };
+                carrier.request(method).await?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Deletes a queue when awaited, and returns how many messages it had; see [`Queue::delete`].
+#[derive(Clone, Debug)]
+#[must_use = "a queue is deleted when this is awaited"]
+pub struct DeleteQueue<'a, C = Channel> {
+    queue: &'a Queue<C>,
+    if_unused: bool,
+    if_empty: bool,
+}
+
+impl<C> DeleteQueue<'_, C> {
+    /// Only if it has no consumers; otherwise the server closes the channel with 406, for a quorum queue
+    /// the connection with 540.
+    pub fn if_unused(mut self) -> Self {
+        self.if_unused = true;
+        self
+    }
+
+    /// Only if it has no messages; otherwise as with [`if_unused`](Self::if_unused).
+    pub fn if_empty(mut self) -> Self {
+        self.if_empty = true;
+        self
+    }
+}
+
+impl<'a, C: Carrier> IntoFuture for DeleteQueue<'a, C> {
+    type Output = Result<u32>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let method = queue::Delete {
+                queue: self.queue.name.clone(),
+                if_unused: self.if_unused,
+                if_empty: self.if_empty,
+                no_wait: false,
+            };
+            Ok(self.queue.carrier.request(method).await?.message_count)
+        })
+    }
+}
+
+/// Takes one message from a queue when awaited; see [`Queue::get`].
+#[derive(Clone, Debug)]
+#[must_use = "a message is taken when this is awaited"]
+pub struct Get<'a, C = Channel> {
+    queue: &'a Queue<C>,
+    no_ack: bool,
+}
+
+impl<C> Get<'_, C> {
+    /// The server forgets the message as soon as it has sent it.
+    pub fn no_ack(mut self) -> Self {
+        self.no_ack = true;
+        self
+    }
+}
+
+impl<'a, C: Carrier> IntoFuture for Get<'a, C> {
+    type Output = Result<Option<Delivery>>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+
+    /// Takes a message; `None` if the queue is empty. Dropped before it is done, the message may have been
+    /// taken: then it stays unacknowledged until the channel closes.
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let method = basic::Get { queue: self.queue.name.clone(), no_ack: self.no_ack };
+            self.queue.carrier.get(method).await
+        })
+    }
+}

@@ -1,0 +1,127 @@
+//! Messages that came back.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_core::Stream;
+
+use super::channel::ChannelInner;
+use super::message::Message;
+use crate::codec::{DecodeError, Properties, ShortStr};
+use crate::error::{Error, ErrorKind, Result};
+use crate::mux::returns::Returned as Raw;
+
+/// A mandatory message that reached no queue.
+#[derive(Clone, PartialEq)]
+pub struct Returned {
+    raw: Raw,
+}
+
+impl Returned {
+    /// Why, as a code: 312, `NO_ROUTE`.
+    pub fn reply_code(&self) -> u16 {
+        self.raw.code
+    }
+
+    /// Why, as a text.
+    pub fn reply_text(&self) -> &ShortStr {
+        &self.raw.text
+    }
+
+    /// The exchange that it was published to.
+    pub fn exchange(&self) -> &ShortStr {
+        &self.raw.exchange
+    }
+
+    /// The key that it was published with.
+    pub fn routing_key(&self) -> &ShortStr {
+        &self.raw.routing_key
+    }
+
+    /// The body.
+    pub fn body(&self) -> &Bytes {
+        &self.raw.body
+    }
+
+    /// The properties, with the headers.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Undecodable`] if they cannot be read.
+    pub fn properties(&self) -> Result<Properties> {
+        self.raw.properties().map_err(|error: DecodeError| {
+            Error::new(ErrorKind::Undecodable, format!("the message's properties cannot be read: {error}"))
+                .with_source(error)
+        })
+    }
+
+    /// The message, to publish it again.
+    ///
+    /// # Errors
+    /// As [`properties`](Self::properties).
+    pub fn to_message(&self) -> Result<Message> {
+        Ok(Message::with_properties(self.body().clone(), self.properties()?))
+    }
+}
+
+impl fmt::Debug for Returned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Returned")
+            .field("reply_code", &self.reply_code())
+            .field("reply_text", self.reply_text())
+            .field("exchange", self.exchange())
+            .field("routing_key", self.routing_key())
+            .field("body", self.body())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Error {
+    /// The message that came back, if the kind is [`ErrorKind::Returned`].
+    pub fn returned(&self) -> Option<Returned> {
+        self.returned_message().map(|raw| Returned { raw: raw.clone() })
+    }
+}
+
+/// The stream of returned messages that no [`Confirm`](super::Confirm) tells of; see
+/// [`Channel::returns`](super::Channel::returns). Ends with the channel.
+#[derive(Debug)]
+pub struct Returns {
+    channel: Arc<ChannelInner>,
+}
+
+impl Returns {
+    pub(super) fn new(channel: Arc<ChannelInner>) -> Self {
+        channel.link.state.returns.listen();
+        Self { channel }
+    }
+
+    /// The next one; `None` once the channel has ended.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn next(&mut self) -> Option<Returned> {
+        std::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
+    }
+
+    /// How many messages had to go because nobody took them in time.
+    pub fn missed(&self) -> u64 {
+        self.channel.link.state.returns.missed()
+    }
+}
+
+impl Stream for Returns {
+    type Item = Returned;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Returned>> {
+        self.channel.link.state.returns.poll_next(context).map(|next| next.map(|raw| Returned { raw }))
+    }
+}
+
+impl Drop for Returns {
+    fn drop(&mut self) {
+        self.channel.link.state.returns.unlisten();
+    }
+}

@@ -1,0 +1,241 @@
+//! Consuming with a handler: acknowledged when it succeeds, rejected when it fails.
+
+use std::collections::HashMap;
+use std::fmt::{self, Display};
+use std::future::{Future, IntoFuture};
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
+
+use super::carrier::{BoxFuture, Carrier};
+use super::channel::Channel;
+use super::consumer::{Consume, Consumer};
+use super::delivery::{Acker, Incoming};
+use crate::error::{Error, ErrorKind, Result};
+
+/// What happens to a message whose handler failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnError {
+    /// It is dropped, or dead-lettered where the queue says so.
+    #[default]
+    Reject,
+    /// It goes back to its queue, and is delivered again.
+    Requeue,
+}
+
+/// Starts a consumer with a handler when awaited; see [`Consume::handle`].
+///
+/// The handler gets each message, at most [`concurrency`](Self::concurrency) at a time. Its `Ok`
+/// acknowledges the message. An error rejects it, or requeues it where [`on_error`](Self::on_error) says so. A panic
+/// rejects it, and the consumer goes on.
+///
+/// ```no_run
+/// # async fn example(queue: &lepus::Queue) -> lepus::Result<()> {
+/// let worker = queue
+///     .consume()
+///     .prefetch(20)
+///     .handle(async |message| {
+///         println!("{:?}", message.body());
+///         Ok::<_, std::io::Error>(())
+///     })
+///     .concurrency(4)
+///     .await?;
+/// // … until it is time to stop:
+/// worker.drain().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a consumer is started when this is awaited"]
+pub struct Handle<'a, F, C = Channel> {
+    consume: Consume<'a, C>,
+    handler: F,
+    concurrency: usize,
+    on_error: OnError,
+}
+
+impl<'a, F, C: Carrier> Handle<'a, F, C> {
+    pub(super) fn new(consume: Consume<'a, C>, handler: F) -> Self {
+        Self { consume, handler, concurrency: 1, on_error: OnError::default() }
+    }
+
+    /// How many messages are worked on at a time; 1 unless set: then one after the other, in order. More
+    /// than the consumer's prefetch are never there.
+    pub fn concurrency(mut self, messages: usize) -> Self {
+        self.concurrency = messages.max(1);
+        self
+    }
+
+    /// What happens to a message whose handler returned an error.
+    pub fn on_error(mut self, on_error: OnError) -> Self {
+        self.on_error = on_error;
+        self
+    }
+}
+
+impl<'a, F, R, E, C> IntoFuture for Handle<'a, F, C>
+where
+    F: Fn(Incoming) -> R + Send + Sync + 'static,
+    R: Future<Output = Result<(), E>> + Send + 'static,
+    E: Display + Send + 'static,
+    C: Carrier,
+{
+    type Output = Result<Worker>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let acks = !self.consume.is_no_ack();
+            let consumer = self.consume.await?;
+            let (stop, stopped) = watch::channel(false);
+            let pool = Pool {
+                consumer,
+                handler: Arc::new(self.handler),
+                running: JoinSet::new(),
+                ackers: HashMap::new(),
+                acks,
+                concurrency: self.concurrency,
+                on_error: self.on_error,
+            };
+            Ok(Worker { stop, task: tokio::spawn(pool.run(stopped)) })
+        })
+    }
+}
+
+/// A consumer with a handler, at work in the background.
+///
+/// Dropped, it stops as [`drain`](Self::drain) does, in the background.
+#[derive(Debug)]
+#[must_use = "dropped, it stops"]
+pub struct Worker {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<Result<()>>,
+}
+
+impl Worker {
+    /// Stops in order: cancels the consumer, gives back what no handler has begun, and waits for the
+    /// handlers that run, and their acks.
+    ///
+    /// # Errors
+    /// Why the consumer ended, if it ended by itself before.
+    ///
+    /// # Cancel safety
+    /// Once called, it goes on in the background.
+    pub async fn drain(mut self) -> Result<()> {
+        self.stop.send_replace(true);
+        joined((&mut self.task).await)
+    }
+
+    /// Waits until the consumer ends by itself.
+    ///
+    /// # Errors
+    /// Why it ended; nothing but the user's own close of the channel or connection is `Ok`.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn ended(&mut self) -> Result<()> {
+        joined((&mut self.task).await)
+    }
+}
+
+fn joined(joined: std::result::Result<Result<()>, JoinError>) -> Result<()> {
+    // the worker's own task does not panic; it is cancelled when the runtime shuts down
+    joined.unwrap_or_else(|error| {
+        Err(Error::new(ErrorKind::Closed, "the worker was stopped").with_source(error))
+    })
+}
+
+/// The worker's task.
+struct Pool<F, E> {
+    consumer: Consumer,
+    handler: Arc<F>,
+    running: JoinSet<Result<(), E>>,
+    /// How to acknowledge what each running handler works on.
+    ackers: HashMap<Id, Acker>,
+    acks: bool,
+    concurrency: usize,
+    on_error: OnError,
+}
+
+impl<F, R, E> Pool<F, E>
+where
+    F: Fn(Incoming) -> R + Send + Sync + 'static,
+    R: Future<Output = Result<(), E>> + Send + 'static,
+    E: Display + Send + 'static,
+{
+    async fn run(mut self, mut stopped: watch::Receiver<bool>) -> Result<()> {
+        let ended = loop {
+            tokio::select! {
+                biased;
+                // an error: the worker was dropped
+                _ = stopped.wait_for(|stop| *stop) => break Ok(()),
+                Some(done) = self.running.join_next_with_id() => self.settle(done),
+                next = self.consumer.next(), if self.running.len() < self.concurrency => match next {
+                    Some(Ok(delivery)) => self.begin(delivery.split()),
+                    Some(Err(error)) => break Err(error),
+                    None => break Ok(()),
+                },
+            }
+        };
+        if ended.is_ok() {
+            // refused: the channel has ended, and the consumer with it
+            drop(self.consumer.cancel().await);
+        }
+        // what no handler has begun goes back while those that run finish
+        let Self { consumer, mut running, mut ackers, acks, on_error, .. } = self;
+        drop(consumer);
+        while let Some(done) = running.join_next_with_id().await {
+            settle(&mut ackers, acks, on_error, done);
+        }
+        ended
+    }
+
+    fn begin(&mut self, (message, acker): (Incoming, Acker)) {
+        let handler = Arc::clone(&self.handler);
+        // the call itself may panic, too, so it happens within the task
+        let task = self.running.spawn(async move { handler(message).await });
+        self.ackers.insert(task.id(), acker);
+    }
+
+    fn settle(&mut self, done: std::result::Result<(Id, Result<(), E>), JoinError>) {
+        settle(&mut self.ackers, self.acks, self.on_error, done);
+    }
+}
+
+fn settle<E: Display>(
+    ackers: &mut HashMap<Id, Acker>,
+    acks: bool,
+    on_error: OnError,
+    done: std::result::Result<(Id, Result<(), E>), JoinError>,
+) {
+    let (id, requeue) = match done {
+        Ok((id, Ok(()))) => (id, None),
+        Ok((id, Err(error))) => {
+            tracing::warn!(%error, ?on_error, "a handler failed");
+            (id, Some(on_error == OnError::Requeue))
+        }
+        Err(error) => {
+            tracing::error!(%error, "a handler panicked; its message is rejected");
+            (error.id(), Some(false))
+        }
+    };
+    let Some(acker) = ackers.remove(&id).filter(|_| acks) else { return };
+    let settled = match requeue {
+        None => acker.ack(false),
+        Some(requeue) => acker.reject(requeue),
+    };
+    if let Err(error) = settled {
+        // the channel has ended: the server delivers the message again
+        tracing::debug!(%error, "a message could not be settled");
+    }
+}
+
+impl<F, C: fmt::Debug> fmt::Debug for Handle<'_, F, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle")
+            .field("consume", &self.consume)
+            .field("concurrency", &self.concurrency)
+            .field("on_error", &self.on_error)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,400 @@
+//! One channel, as the client holds it: calls in turn, publishes, confirms, and its end.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::timeout;
+
+use super::link::Link;
+use super::queue::{DeliveryQueue, End};
+use super::returns::Returns;
+use super::shared::Shared;
+use super::waiters::{Answer, Driver, ReplyWaiter};
+use crate::codec::generated::{basic, channel, constants};
+use crate::codec::{Arguments, Method, Request, ShortStr};
+use crate::error::{Error, ErrorKind, Scope};
+use crate::mux::channel::{Expect, Pending};
+use crate::mux::confirms::{Confirms, Outcome};
+use crate::mux::delivery::Delivery;
+use crate::mux::ids::ChannelKey;
+use crate::mux::publish::Publish;
+use crate::mux::session::{Published, Refusal, Session};
+
+/// What is known of a channel outside the session: it outlives the channel, for whoever asks later.
+#[derive(Debug)]
+pub(crate) struct ChannelState {
+    pub key: ChannelKey,
+    /// One call at a time; callers queue in their order.
+    turn: Arc<Semaphore>,
+    closed: OnceLock<Closed>,
+    /// Wakes whoever waits for the end.
+    ended: Notify,
+    pub returns: Returns,
+}
+
+#[derive(Debug)]
+struct Closed {
+    error: Error,
+    /// What was settled before the end, for `Confirm`s that have not asked yet.
+    confirms: Mutex<Option<Confirms<Waker>>>,
+}
+
+impl ChannelState {
+    pub(crate) fn new(key: ChannelKey) -> Self {
+        Self {
+            key,
+            turn: Arc::new(Semaphore::new(1)),
+            closed: OnceLock::new(),
+            ended: Notify::new(),
+            returns: Returns::default(),
+        }
+    }
+
+    /// The channel has ended: everybody who waits for a confirm is woken, and will find the error.
+    pub(crate) fn end(&self, error: Error, mut confirms: Option<Confirms<Waker>>) {
+        let mut woken = Vec::new();
+        if let Some(confirms) = &mut confirms {
+            confirms.take_waiters(&mut woken);
+        }
+        drop(self.closed.set(Closed { error, confirms: Mutex::new(confirms) }));
+        self.ended.notify_waiters();
+        self.returns.end();
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// Why it has ended, if it has.
+    pub(crate) fn error(&self) -> Option<&Error> {
+        self.closed.get().map(|closed| &closed.error)
+    }
+}
+
+/// A channel. The last one dropped closes it in the background.
+#[derive(Debug)]
+pub(crate) struct ChannelLink {
+    pub link: Arc<Link>,
+    pub state: Arc<ChannelState>,
+}
+
+/// What a finished publish hands back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sent {
+    /// The number to ask for its confirm, if confirms are on.
+    pub number: Option<u64>,
+}
+
+impl ChannelLink {
+    /// Opens a channel. Cancel safe: a channel that nobody waits for any more is closed.
+    pub(crate) async fn open(link: Arc<Link>) -> Result<Self, Error> {
+        let (waiter, answer) = ReplyWaiter::new(None);
+        let opened =
+            link.shared.with(|session| session.open_channel(waiter, |key| Arc::new(ChannelState::new(key))));
+        let state = opened.map_err(|refusal| link.shared.refused(refusal))?;
+        let opened = Self { link, state };
+        opened.await_answer(answer).await?;
+        Ok(opened)
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.link.shared
+    }
+
+    fn refused(&self, refusal: Refusal) -> Error {
+        match (refusal, self.state.error()) {
+            (Refusal::ChannelClosed | Refusal::ConnectionClosed, Some(error)) => error.clone(),
+            (refusal, _) => self.shared().refused(refusal),
+        }
+    }
+
+    /// Runs a command under the lock.
+    fn with<T>(
+        &self,
+        command: impl FnOnce(&mut Session<Driver>, ChannelKey) -> Result<T, Refusal>,
+    ) -> Result<T, Error> {
+        self.shared()
+            .with(|session| command(session, self.state.key))
+            .map_err(|refusal| self.refused(refusal))
+    }
+
+    // Calls.
+
+    /// Sends a request and waits for its reply.
+    pub(crate) async fn call<M: Request>(&self, request: &M) -> Result<M::Reply, Error> {
+        let turn = self.turn().await;
+        let answer = self.start(turn, Expect::only(M::Reply::ID), |session, key, pending| {
+            session.call(key, request, pending)
+        })?;
+        expect_method(self.await_answer(answer).await?)
+    }
+
+    /// Sends `basic.cancel`: its answer is told apart by the consumer tag.
+    pub(crate) async fn cancel(&self, tag: &ShortStr) -> Result<(), Error> {
+        let turn = self.turn().await;
+        let method = basic::Cancel { consumer_tag: tag.clone(), no_wait: false };
+        let answer = self
+            .start(turn, expect_cancel(tag), |session, key, pending| session.call(key, &method, pending))?;
+        self.await_answer(answer).await.map(drop)
+    }
+
+    /// Sends `basic.get`. `None`: the queue is empty.
+    pub(crate) async fn get(&self, method: &basic::Get) -> Result<Option<Delivery>, Error> {
+        let turn = self.turn().await;
+        let expect = Expect { reply: basic::GetOk::ID, or: Some(basic::GetEmpty::ID), tag: None };
+        let answer = self.start(turn, expect, |session, key, pending| session.call(key, method, pending))?;
+        Ok(match self.await_answer(answer).await? {
+            Answer::GetOk(delivery) => Some(delivery),
+            Answer::Method(_) => None,
+        })
+    }
+
+    /// Sends `basic.qos`, if `prefetch` is given, and then `basic.consume`, with no other call between
+    /// them: a limit applies to the consumers that start after it.
+    ///
+    /// The consumer's queue is registered before consume-ok is handed out, so no delivery is missed.
+    pub(crate) async fn consume(
+        &self,
+        prefetch: Option<u16>,
+        method: &basic::Consume,
+    ) -> Result<(ShortStr, Arc<DeliveryQueue>), Error> {
+        let turn = self.turn().await;
+        let unbounded = method.no_ack || prefetch.is_none_or(|prefetch| prefetch == 0);
+        let budget = unbounded.then(|| Arc::clone(&self.shared().budget));
+        let queue = Arc::new(DeliveryQueue::new(self.state.key, method.no_ack, budget));
+        let consumer = Some(Arc::clone(&queue));
+        let answer = self.start(turn, Expect::only(basic::ConsumeOk::ID), |session, key, pending| {
+            if let Some(prefetch_count) = prefetch {
+                // the server takes both in their order: no need to wait for the first one's answer
+                let qos = basic::Qos { prefetch_size: 0, prefetch_count, global: false };
+                let unheard =
+                    Pending { expect: Expect::only(basic::QosOk::ID), waiter: None, consumer: None };
+                session.call(key, &qos, unheard)?;
+            }
+            session.consume(key, method, Pending { consumer, ..pending })
+        })?;
+        let ok: basic::ConsumeOk = expect_method(self.await_answer(answer).await?)?;
+        Ok((ok.consumer_tag, queue))
+    }
+
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        // the semaphore is never closed
+        Arc::clone(&self.state.turn).acquire_owned().await.ok()
+    }
+
+    fn start(
+        &self,
+        turn: Option<OwnedSemaphorePermit>,
+        expect: Expect,
+        command: impl FnOnce(&mut Session<Driver>, ChannelKey, Pending<Driver>) -> Result<(), Refusal>,
+    ) -> Result<oneshot::Receiver<Result<Answer, Error>>, Error> {
+        let (waiter, answer) = ReplyWaiter::new(turn);
+        let pending = Pending { expect, waiter: Some(waiter), consumer: None };
+        self.with(|session, key| command(session, key, pending))?;
+        Ok(answer)
+    }
+
+    async fn await_answer(&self, answer: oneshot::Receiver<Result<Answer, Error>>) -> Result<Answer, Error> {
+        self.link.await_answer(answer).await
+    }
+
+    // What has no answer.
+
+    /// Sends a method that the server does not answer.
+    pub(crate) fn send<M: Arguments>(&self, method: &M) -> Result<(), Error> {
+        self.with(|session, key| session.send(key, method))
+    }
+
+    /// Hands a message over: all of it will be written, or nothing. Waits while the server blocks or too
+    /// much waits to be written.
+    ///
+    /// Cancel safe: dropped while it waits, nothing was handed over.
+    pub(crate) async fn publish(&self, publish: Publish<'_>) -> Result<Sent, Error> {
+        if let Some(sent) = self.try_publish(publish)? {
+            return Ok(sent);
+        }
+        loop {
+            let mut credit = std::pin::pin!(self.shared().credit.notified());
+            // listens before it looks, so that no wake is missed
+            credit.as_mut().enable();
+            if let Some(sent) = self.try_publish(publish)? {
+                return Ok(sent);
+            }
+            credit.await;
+        }
+    }
+
+    /// Like [`publish`](Self::publish), but `None` where that would wait.
+    pub(crate) fn try_publish(&self, publish: Publish<'_>) -> Result<Option<Sent>, Error> {
+        let most = self.shared().limits.outgoing;
+        Ok(match self.with(|session, key| session.publish(key, &publish, most))? {
+            Published::Accepted(number) => Some(Sent { number }),
+            Published::Wait => None,
+        })
+    }
+
+    // Confirms.
+
+    /// Asks what became of a publish.
+    pub(crate) fn poll_confirm(
+        &self,
+        number: u64,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Outcome, Error>> {
+        self.poll_confirms(|confirms, ended| match confirms.outcome(number) {
+            Some(outcome) => Some(outcome),
+            None if ended => None,
+            None => {
+                confirms.wait(number, context.waker().clone());
+                None
+            }
+        })
+    }
+
+    /// The number of the last publish.
+    pub(crate) fn last_published(&self) -> Result<u64, Error> {
+        self.with(|session, key| Ok(session.confirms(key)?.map_or(0, |confirms| confirms.next() - 1)))
+    }
+
+    /// Waits until everything up to `number` is settled.
+    pub(crate) async fn drained(&self, number: u64) -> Result<Outcome, Error> {
+        poll_fn(|context| {
+            self.poll_confirms(|confirms, ended| match confirms.drained(number) {
+                Some(outcome) => Some(outcome),
+                None if ended => None,
+                None => {
+                    confirms.wait_drained(number, context.waker().clone());
+                    None
+                }
+            })
+        })
+        .await
+    }
+
+    /// Asks the confirms, wherever they are: in the session, or behind it after the channel's end.
+    fn poll_confirms(
+        &self,
+        ask: impl FnOnce(&mut Confirms<Waker>, bool) -> Option<Outcome>,
+    ) -> Poll<Result<Outcome, Error>> {
+        let mut session = self.shared().lock();
+        if let Ok(Some(confirms)) = session.confirms(self.state.key) {
+            return ask(confirms, false).map_or(Poll::Pending, |outcome| Poll::Ready(Ok(outcome)));
+        }
+        drop(session);
+        let Some(closed) = self.state.closed.get() else {
+            // between the session's end and the channel's: tell with what is known
+            return Poll::Ready(Err(self.refused(Refusal::ChannelClosed)));
+        };
+        let mut confirms = closed.confirms.lock().unwrap_or_else(PoisonError::into_inner);
+        match confirms.as_mut().and_then(|confirms| ask(confirms, true)) {
+            Some(outcome) => Poll::Ready(Ok(outcome)),
+            None => Poll::Ready(Err(closed.error.clone())),
+        }
+    }
+
+    /// Nobody waits for this publish any more.
+    pub(crate) fn abandon_confirm(&self, number: u64) {
+        if let Ok(Some(confirms)) = self.shared().lock().confirms(self.state.key) {
+            confirms.abandon(number);
+        }
+    }
+
+    // Consumers.
+
+    /// The user dropped a consumer: cancels it in the background, and gives back what it had not looked at.
+    pub(crate) fn abandon_consumer(&self, tag: &ShortStr, queue: &DeliveryQueue, taken: VecDeque<Delivery>) {
+        match queue.abandon(taken) {
+            Some(left) => self.shared().give_back(self.state.key, &left),
+            None => {
+                let method = basic::Cancel { consumer_tag: tag.clone(), no_wait: false };
+                let pending = Pending { expect: expect_cancel(tag), waiter: None, consumer: None };
+                // refused: the channel has ended, and the consumer with it
+                drop(self.with(|session, key| session.call(key, &method, pending)));
+            }
+        }
+    }
+
+    // The end.
+
+    /// Waits until the channel has ended. Cancel safe.
+    pub(crate) async fn ended(&self) -> Error {
+        loop {
+            let mut ended = std::pin::pin!(self.state.ended.notified());
+            ended.as_mut().enable();
+            if let Some(error) = self.state.error() {
+                return error.clone();
+            }
+            ended.await;
+        }
+    }
+
+    /// Closes the channel; whoever waits on it gets [`ErrorKind::Closed`].
+    pub(crate) async fn close(&self) -> Result<(), Error> {
+        let (waiter, answer) = ReplyWaiter::new(None);
+        if !self.start_close(Some(waiter)) {
+            return Ok(());
+        }
+        match timeout(self.shared().limits.close_timeout, answer).await {
+            Ok(Ok(answer)) => answer.map(drop),
+            // the connection ended meanwhile, and the channel with it
+            Ok(Err(_)) => Ok(()),
+            Err(_) => Err(Error::new(ErrorKind::Timeout, "the server did not answer channel.close in time")
+                .with_scope(Scope::Channel)),
+        }
+    }
+
+    /// Sends the close, and tells everybody. False: it is closed already.
+    fn start_close(&self, waiter: Option<ReplyWaiter>) -> bool {
+        let close = channel::Close { reply_code: constants::REPLY_SUCCESS, ..channel::Close::default() };
+        let ended = self.shared().with(|session| session.close_channel(self.state.key, &close, waiter));
+        let Ok(ended) = ended else { return false };
+        let error = Error::new(ErrorKind::Closed, "the channel was closed");
+        super::shared::end_channels(vec![ended], &error);
+        self.shared().credit.notify_waiters();
+        true
+    }
+}
+
+impl Drop for ChannelLink {
+    fn drop(&mut self) {
+        self.start_close(None);
+    }
+}
+
+impl Shared {
+    /// Gives deliveries back that nobody has looked at: the server delivers them again.
+    pub(crate) fn give_back(&self, key: ChannelKey, tags: &[u64]) {
+        if tags.is_empty() {
+            return;
+        }
+        self.with(|session| {
+            for delivery_tag in tags {
+                let nack = basic::Nack { delivery_tag: *delivery_tag, multiple: false, requeue: true };
+                if session.send(key, &nack).is_err() {
+                    // the channel has ended, and with it the server takes all of them back
+                    break;
+                }
+            }
+        });
+    }
+
+    /// Ends a consumer's stream.
+    pub(crate) fn end_consumer(&self, queue: &DeliveryQueue, end: End) {
+        let left = queue.end(end);
+        self.give_back(queue.channel(), &left);
+    }
+}
+
+/// Cancel-ok, for just this consumer.
+fn expect_cancel(tag: &ShortStr) -> Expect {
+    Expect { reply: basic::CancelOk::ID, or: None, tag: Some(tag.clone()) }
+}
+
+fn expect_method<M: TryFrom<Method>>(answer: Answer) -> Result<M, Error> {
+    match answer {
+        Answer::Method(method) => M::try_from(method).ok(),
+        Answer::GetOk(_) => None,
+    }
+    // the session matches answers by their method, so this does not happen
+    .ok_or_else(|| Error::new(ErrorKind::Protocol, "the server's answer does not fit the question"))
+}

@@ -1,0 +1,153 @@
+//! The handshake over a socket, bounded in time.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::dial::Stream;
+use super::faults;
+use crate::codec::Method;
+use crate::codec::frame::{Cutter, Frame, FrameKind, HEARTBEAT};
+use crate::error::{Error, ErrorKind};
+use crate::mux::greeting::{mismatch, undecided};
+use crate::mux::handshake::{Established, Handshake, HandshakeError, Hello, Step};
+use crate::mux::heartbeat::Heartbeat;
+use crate::mux::violation::Violation;
+
+/// How long the last words to a refusing server may take.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// An open connection, and what was read beyond the handshake.
+pub(crate) struct Opened {
+    pub established: Established,
+    pub rest: BytesMut,
+}
+
+/// Performs the handshake within `limit`.
+pub(crate) async fn perform(stream: &mut Stream, hello: Hello, limit: Duration) -> Result<Opened, Error> {
+    match timeout(limit, Dialogue::begin(stream, hello).run()).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::new(
+            ErrorKind::HandshakeTimeout,
+            format!("the server did not finish the handshake within {} s", limit.as_secs_f32()),
+        )),
+    }
+}
+
+struct Dialogue<'a> {
+    stream: &'a mut Stream,
+    state: Option<Handshake>,
+    input: BytesMut,
+    out: Vec<u8>,
+    greeted: bool,
+}
+
+impl<'a> Dialogue<'a> {
+    fn begin(stream: &'a mut Stream, hello: Hello) -> Self {
+        let mut out = Vec::new();
+        let state = Some(Handshake::begin(hello, &mut out));
+        Self { stream, state, input: BytesMut::new(), out, greeted: false }
+    }
+
+    async fn run(mut self) -> Result<Opened, Error> {
+        loop {
+            self.flush().await?;
+            self.read().await?;
+            if !self.greeted {
+                if let Some(found) = mismatch(&self.input) {
+                    return Err(faults::mismatch(found));
+                }
+                if undecided(&self.input) {
+                    continue;
+                }
+                self.greeted = true;
+            }
+            match self.advance() {
+                Ok(Some(established)) => {
+                    return Ok(Opened { established, rest: self.input });
+                }
+                Ok(None) => {}
+                Err((error, stage)) => {
+                    // a close-ok, or a close that says what is wrong; nobody waits long for it
+                    if let HandshakeError::Violation(violation) = &error {
+                        crate::codec::frame::put_method(&mut self.out, 0, &faults::close_for(violation));
+                    }
+                    drop(timeout(FAREWELL, self.flush()).await);
+                    drop(timeout(FAREWELL, self.stream.write.shutdown()).await);
+                    return Err(faults::handshake(error, stage));
+                }
+            }
+        }
+    }
+
+    /// Handles the whole frames that have come, one at a time: limits change on the way.
+    fn advance(&mut self) -> Result<Option<Established>, (HandshakeError, crate::mux::handshake::Stage)> {
+        loop {
+            let Some(state) = self.state.take() else { return Ok(None) };
+            let stage = state.stage();
+            let cutter =
+                state.agreed().map_or(Cutter::provisional(), |agreed| Cutter::agreed(agreed.frame_max));
+            let cut = cutter.cut_one(&mut self.input);
+            let Some(frame) = cut.frames.frames().next() else {
+                self.state = Some(state);
+                return match cut.fault {
+                    Some(fault) => Err((Violation::from(fault).into(), stage)),
+                    None => Ok(None),
+                };
+            };
+            match method(&frame).map_err(|violation| (violation.into(), stage))? {
+                None => self.state = Some(state),
+                Some(method) => match state.receive(method, &mut self.out).map_err(|error| (error, stage))? {
+                    Step::More(next) => self.state = Some(next),
+                    Step::Done(established) => return Ok(Some(established)),
+                },
+            }
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), Error> {
+        let written = self.stream.write.write_all(&self.out).await;
+        self.out.clear();
+        written.map_err(|error| self.lost(Some(error)))
+    }
+
+    /// Reads more; once heartbeats are agreed, they are sent while the server takes its time.
+    async fn read(&mut self) -> Result<(), Error> {
+        let agreed = self.state.as_ref().and_then(Handshake::agreed);
+        let heartbeat = Heartbeat::new(agreed.map_or(0, |agreed| agreed.heartbeat));
+        loop {
+            let due = heartbeat.send_at(Instant::now().into_std()).map(Instant::from_std);
+            tokio::select! {
+                read = self.stream.read.read_buf(&mut self.input) => return match read {
+                    Ok(0) => Err(self.lost(None)),
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(self.lost(Some(error))),
+                },
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    self.out.extend_from_slice(&HEARTBEAT);
+                    self.flush().await?;
+                }
+            }
+        }
+    }
+
+    fn lost(&self, source: Option<std::io::Error>) -> Error {
+        let stage = self.state.as_ref().map_or(crate::mux::handshake::Stage::Start, Handshake::stage);
+        faults::lost_in_handshake(stage, source)
+    }
+}
+
+/// The method in a frame of channel 0; `None` for a heartbeat.
+fn method(frame: &Frame<'_>) -> Result<Option<Method>, Violation> {
+    match frame.kind {
+        FrameKind::Heartbeat => Ok(None),
+        FrameKind::Method if frame.channel == 0 => Method::from_payload(frame.source, frame.payload)
+            .map(Some)
+            .map_err(|error| Violation::Decode { method: crate::codec::MethodId::NONE, error }),
+        FrameKind::Method | FrameKind::Header | FrameKind::Body => {
+            Err(Violation::ChannelNotOpen(frame.channel))
+        }
+    }
+}

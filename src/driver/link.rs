@@ -1,0 +1,120 @@
+//! A connection, as the client holds it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tracing::Instrument;
+
+use super::dial::dial;
+use super::handshake::perform;
+use super::reader::Reader;
+use super::shared::{Limits, Shared};
+use super::waiters::{Answer, ReplyWaiter};
+use super::writer::Writer;
+use crate::codec::generated::{connection, constants};
+use crate::codec::{FieldTable, ShortStr};
+use crate::error::{Error, ErrorKind};
+use crate::mux::handshake::Hello;
+use crate::mux::heartbeat::Heartbeat;
+use crate::mux::session::Session;
+use crate::mux::tune::Agreed;
+
+/// Where to connect to.
+#[derive(Clone, Debug)]
+pub(crate) struct Address {
+    pub host: String,
+    pub port: u16,
+    /// For each address of the host.
+    pub connect_timeout: Duration,
+    pub handshake_timeout: Duration,
+}
+
+/// A connection. Dropped without a close, it closes in the background.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub shared: Arc<Shared>,
+    pub agreed: Agreed,
+    pub server_properties: FieldTable,
+    /// One call on channel 0 at a time.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Link {
+    /// Dials, performs the handshake and starts the two tasks.
+    ///
+    /// Cancel safe: dropped before it is done, it leaves nothing behind but a closed socket.
+    pub(crate) async fn connect(address: &Address, hello: Hello, limits: Limits) -> Result<Self, Error> {
+        let mut stream = dial(&address.host, address.port, address.connect_timeout).await?;
+        let opened = perform(&mut stream, hello, address.handshake_timeout).await?;
+        let agreed = opened.established.agreed;
+        let heartbeat = Heartbeat::new(agreed.heartbeat);
+        let shared = Arc::new(Shared::new(Session::new(agreed), heartbeat, limits));
+        let span = tracing::info_span!("connection", host = %address.host, port = address.port);
+        tracing::debug!(parent: &span, ?agreed, "connected");
+        let writer =
+            tokio::spawn(Writer::new(Arc::clone(&shared), stream.write).run().instrument(span.clone()));
+        let reader = Reader::new(Arc::clone(&shared), stream.read, opened.rest, agreed, writer);
+        tokio::spawn(reader.run().instrument(span));
+        Ok(Self {
+            shared,
+            agreed,
+            server_properties: opened.established.server_properties,
+            turn: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    /// Closes the connection in order, within the close time-out. The second time does nothing.
+    pub(crate) async fn close(&self, reply_code: u16, reply_text: ShortStr) -> Result<(), Error> {
+        let close = connection::Close { reply_code, reply_text, ..connection::Close::default() };
+        // refused: it is closing already
+        drop(self.shared.close(&close));
+        self.shared.ended().await;
+        match self.shared.failure() {
+            Some(error) if error.kind() == ErrorKind::Timeout => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends `connection.update-secret` and waits for its answer.
+    pub(crate) async fn update_secret(&self, method: &connection::UpdateSecret) -> Result<(), Error> {
+        let _turn = self.turn.lock().await;
+        let (waiter, answer) = ReplyWaiter::new(None);
+        self.shared
+            .with(|session| session.update_secret(method, waiter))
+            .map_err(|refusal| self.shared.refused(refusal))?;
+        self.await_answer(answer).await.map(drop)
+    }
+
+    /// Waits for the answer to a call, for as long as the user allows.
+    pub(crate) async fn await_answer(
+        &self,
+        answer: oneshot::Receiver<Result<Answer, Error>>,
+    ) -> Result<Answer, Error> {
+        let limit = self.shared.limits.rpc_timeout;
+        let answered = if limit.is_zero() {
+            answer.await
+        } else {
+            timeout(limit, answer).await.map_err(|_| {
+                Error::new(
+                    ErrorKind::Timeout,
+                    format!("the server did not answer within {} s", limit.as_secs_f32()),
+                )
+            })?
+        };
+        // dropped unanswered: the reader is gone
+        answered.unwrap_or_else(|_| {
+            Err(self.shared.failure().cloned().unwrap_or_else(|| super::faults::lost(None)))
+        })
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let close =
+            connection::Close { reply_code: constants::REPLY_SUCCESS, ..connection::Close::default() };
+        // refused: it is closed already
+        drop(self.shared.close(&close));
+    }
+}

@@ -1,0 +1,19 @@
+//! One socket: dialling, the handshake, reading, writing, timers, and the one lock of the hot path.
+//!
+//! Two tasks for each connection. The [`reader`] owns the receiving half of the multiplexer; the
+//! [`writer`] swaps the outgoing buffer under the lock and writes it outside. Users encode into that
+//! buffer from their own tasks, under the lock in [`shared`]. The driver moves methods and messages; what they
+//! mean is the client's affair.
+
+pub(crate) mod budget;
+pub(crate) mod channel;
+pub(crate) mod dial;
+pub(crate) mod faults;
+pub(crate) mod handshake;
+pub(crate) mod link;
+pub(crate) mod queue;
+pub(crate) mod reader;
+pub(crate) mod returns;
+pub(crate) mod shared;
+pub(crate) mod waiters;
+pub(crate) mod writer;

@@ -1,0 +1,152 @@
+//! The queue between the reader and one consumer.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use super::budget::Budget;
+use crate::error::Error;
+use crate::mux::delivery::Delivery;
+use crate::mux::ids::ChannelKey;
+
+/// Deliveries that wait for their consumer. The reader appends in batches and never waits; the consumer
+/// takes all that is there at once.
+///
+/// Its own small lock is not the connection's: the two are never held together.
+#[derive(Debug)]
+pub(crate) struct DeliveryQueue {
+    state: Mutex<State>,
+    /// For consumers that prefetch does not bound.
+    budget: Option<Arc<Budget>>,
+    channel: ChannelKey,
+    no_ack: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Delivery>,
+    /// The bytes of `waiting`, as far as the budget counts them.
+    weight: usize,
+    end: Option<End>,
+    waker: Option<Waker>,
+    /// The consumer was dropped: nobody will take what comes.
+    abandoned: bool,
+}
+
+/// How a stream of deliveries ends.
+#[derive(Clone, Debug)]
+pub(crate) enum End {
+    /// The user cancelled the consumer.
+    Cancelled,
+    /// Something else ended it.
+    Failed(Error),
+}
+
+impl DeliveryQueue {
+    /// With a budget if nothing else bounds what waits.
+    pub(crate) fn new(channel: ChannelKey, no_ack: bool, budget: Option<Arc<Budget>>) -> Self {
+        Self { state: Mutex::default(), budget, channel, no_ack }
+    }
+
+    /// The channel that its deliveries come on.
+    pub(crate) const fn channel(&self) -> ChannelKey {
+        self.channel
+    }
+
+    /// Appends a batch, leaving it empty, and wakes the consumer once.
+    pub(crate) fn push(&self, batch: &mut Vec<Delivery>) {
+        let weight = self.weigh(batch.iter());
+        let mut state = self.lock();
+        if state.end.is_some() || (state.abandoned && self.no_ack) {
+            // nobody will look at them, and there is nothing to give back
+            batch.clear();
+            return;
+        }
+        // before the consumer can take, and free, them
+        if let Some(budget) = &self.budget {
+            budget.add(weight);
+        }
+        state.weight += weight;
+        state.waiting.extend(batch.drain(..));
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Takes everything that waits into `taken`, which is empty. `Ready(Err)`: nothing waits, and nothing will come.
+    pub(crate) fn poll_take(
+        &self,
+        taken: &mut VecDeque<Delivery>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), End>> {
+        let mut state = self.lock();
+        if state.waiting.is_empty() {
+            if let Some(end) = &state.end {
+                return Poll::Ready(Err(end.clone()));
+            }
+            if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+                state.waker = Some(context.waker().clone());
+            }
+            return Poll::Pending;
+        }
+        std::mem::swap(&mut state.waiting, taken);
+        let weight = std::mem::take(&mut state.weight);
+        drop(state);
+        self.free(weight);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Nothing more will come. Hands out the delivery tags that must be given back to the server, because
+    /// the consumer is gone.
+    ///
+    /// After a failure the server delivers again what was not acknowledged, so nobody should begin to
+    /// work on it here; what needs no acknowledgement would be lost, and stays.
+    pub(crate) fn end(&self, end: End) -> Vec<u64> {
+        let mut state = self.lock();
+        let end = state.end.get_or_insert(end);
+        let stale = matches!(end, End::Failed(_)) && !self.no_ack;
+        let left = if state.abandoned || stale { self.drain(&mut state) } else { Vec::new() };
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        left
+    }
+
+    /// The consumer is gone, and had taken `taken` without looking at it. Hands out the delivery tags to
+    /// give back now; `None`: the server must be told to cancel first, and [`end`](Self::end) hands out the rest.
+    pub(crate) fn abandon(&self, taken: VecDeque<Delivery>) -> Option<Vec<u64>> {
+        let mut state = self.lock();
+        state.abandoned = true;
+        for delivery in taken.into_iter().rev() {
+            state.waiting.push_front(delivery);
+        }
+        state.end.is_some().then(|| self.drain(&mut state))
+    }
+
+    fn drain(&self, state: &mut State) -> Vec<u64> {
+        self.free(std::mem::take(&mut state.weight));
+        let waiting = std::mem::take(&mut state.waiting);
+        if self.no_ack || matches!(state.end, Some(End::Failed(_))) {
+            return Vec::new();
+        }
+        waiting.into_iter().map(|delivery| delivery.delivery_tag).collect()
+    }
+
+    fn weigh<'a>(&self, batch: impl Iterator<Item = &'a Delivery>) -> usize {
+        if self.budget.is_some() { batch.map(Delivery::weight).sum() } else { 0 }
+    }
+
+    fn free(&self, weight: usize) {
+        if let Some(budget) = &self.budget {
+            budget.free(weight);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,379 @@
+//! The reader: owns the receiving half, routes deliveries, hands out replies, notices the end.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::AsyncReadExt;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::dial::ReadHalf;
+use super::faults;
+use super::queue::{DeliveryQueue, End};
+use super::shared::{Shared, closed_by_user, end_channels};
+use super::waiters::{Answer, Driver};
+use crate::codec::Method;
+use crate::codec::frame::{Chunk, Cutter};
+use crate::error::{Error, ErrorKind, Scope};
+use crate::mux::delivery::Delivery;
+use crate::mux::inbound::{Inbound, Received};
+use crate::mux::session::Event;
+use crate::mux::tune::Agreed;
+use crate::mux::violation::Violation;
+
+/// The least and the most that is read at once. It grows while reads fill it, and shrinks when they do
+/// not, so that an idle connection needs little.
+const READ_MIN: usize = 4 << 10;
+const READ_MAX: usize = 256 << 10;
+
+/// How long the server may take to end the connection after the last word.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// The task that reads.
+pub(crate) struct Reader {
+    shared: Arc<Shared>,
+    stream: ReadHalf,
+    input: BytesMut,
+    read_size: usize,
+    cutter: Cutter,
+    inbound: Inbound<Driver>,
+    batch: Batch,
+    last_read: Instant,
+    /// When an orderly close is given up.
+    give_up: Option<Instant>,
+    writer: Option<JoinHandle<()>>,
+}
+
+/// Deliveries for one consumer, handed over together.
+#[derive(Default)]
+struct Batch {
+    queue: Option<Arc<DeliveryQueue>>,
+    deliveries: Vec<Delivery>,
+}
+
+/// Why reading ends.
+enum Stop {
+    /// Nothing more is to be said.
+    Done,
+    /// The server ended it without a close.
+    Lost(Option<io::Error>),
+    /// Nothing came for too long.
+    Silent,
+    /// The server did not answer our close in time.
+    CloseTimeout,
+    /// The server broke the protocol.
+    Violation(Violation),
+}
+
+impl Reader {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        stream: ReadHalf,
+        input: BytesMut,
+        agreed: Agreed,
+        writer: JoinHandle<()>,
+    ) -> Self {
+        let inbound = Inbound::new(shared.limits.message);
+        Self {
+            shared,
+            stream,
+            input,
+            read_size: READ_MIN,
+            cutter: Cutter::agreed(agreed.frame_max),
+            inbound,
+            batch: Batch::default(),
+            last_read: Instant::now(),
+            give_up: None,
+            writer: Some(writer),
+        }
+    }
+
+    /// Runs until the connection has ended, and then tells everybody who waits.
+    pub(crate) async fn run(mut self) {
+        let stop = self.read_all().await;
+        self.batch.flush();
+        self.stop(&stop);
+        if matches!(stop, Stop::Done | Stop::Violation(_)) {
+            self.linger().await;
+        }
+        if let Some(writer) = self.writer.take() {
+            // a writer that panicked has nothing left to write
+            drop(writer.await);
+        }
+    }
+
+    async fn read_all(&mut self) -> Stop {
+        loop {
+            match self.advance() {
+                Ok(true) => {}
+                Ok(false) => return Stop::Done,
+                Err(violation) => return Stop::Violation(violation),
+            }
+            if let Some(stop) = self.read().await {
+                return stop;
+            }
+        }
+    }
+
+    /// Handles all whole frames that have come. False: the connection is closed.
+    fn advance(&mut self) -> Result<bool, Violation> {
+        let cut = self.cutter.cut(&mut self.input);
+        let open = self.chunk(&cut.frames)?;
+        self.batch.flush();
+        match cut.fault {
+            Some(fault) if open => Err(fault.into()),
+            _ => Ok(open),
+        }
+    }
+
+    fn chunk(&mut self, chunk: &Chunk) -> Result<bool, Violation> {
+        for frame in chunk.frames() {
+            match self.inbound.receive(frame)? {
+                Received::Nothing => {}
+                Received::Delivery { consumer, delivery } => self.batch.add(consumer, delivery),
+                Received::Method { channel, method } => {
+                    if !self.method(channel, method)? {
+                        return Ok(false);
+                    }
+                }
+                Received::Unclaimed { channel, delivery } => {
+                    let tag = String::from_utf8_lossy(delivery.consumer_tag());
+                    tracing::warn!(channel, %tag, "a delivery for an unknown consumer stays unacknowledged");
+                }
+                Received::GetOk { channel, delivery } => {
+                    if let Some(waiter) = self.shared.lock().get_ok(channel)? {
+                        waiter.complete(Ok(Answer::GetOk(delivery)));
+                    }
+                }
+                Received::Returned { channel, returned } => {
+                    let unclaimed = self.shared.lock().returned(channel, returned);
+                    if let Some((channel, returned)) = unclaimed {
+                        channel.returns.push(*returned);
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Handles a method. False: the connection is closed.
+    fn method(&mut self, channel: u16, method: Method) -> Result<bool, Violation> {
+        // what came before an end or a cancel comes before it in the stream, too
+        self.batch.flush();
+        let mut woken = Vec::new();
+        let event = self.shared.with(|session| {
+            let event = session.receive(channel, method);
+            woken.append(&mut session.woken);
+            event
+        })?;
+        for waker in woken {
+            waker.wake();
+        }
+        self.event(event)
+    }
+
+    fn event(&mut self, event: Event<Driver>) -> Result<bool, Violation> {
+        match event {
+            Event::Nothing => {}
+            Event::Opened { id, waiter, channel: _ } => {
+                self.inbound.opened(id);
+                waiter.complete(Ok(Answer::Method(Method::ChannelOpenOk(Default::default()))));
+            }
+            Event::Reply { id, waiter, reply, consumer } => {
+                if let (Method::BasicConsumeOk(ok), Some(consumer)) = (&reply, consumer) {
+                    self.inbound.register(id, ok.consumer_tag.clone(), consumer);
+                }
+                if let Method::BasicCancelOk(ok) = &reply {
+                    if let Some(queue) = self.inbound.unregister(id, &ok.consumer_tag) {
+                        self.shared.end_consumer(&queue, End::Cancelled);
+                    }
+                }
+                if let Some(waiter) = waiter {
+                    waiter.complete(Ok(Answer::Method(reply)));
+                }
+            }
+            Event::ChannelClosed { id, close, ended } => {
+                let error = faults::channel_closed(&close);
+                tracing::debug!(channel = id, %error, "the server closed a channel");
+                end_channels(vec![ended], &error);
+                self.end_consumers(id, &error);
+                self.shared.credit.notify_waiters();
+            }
+            Event::ChannelCloseOk { id, waiter } => {
+                self.end_consumers(id, &Error::new(ErrorKind::Closed, "the channel was closed"));
+                if let Some(waiter) = waiter {
+                    waiter.complete(Ok(Answer::Method(Method::ChannelCloseOk(Default::default()))));
+                }
+            }
+            Event::Cancelled { id, tag } => {
+                tracing::debug!(channel = id, %tag, "the server cancelled a consumer");
+                if let Some(queue) = self.inbound.unregister(id, &tag) {
+                    let error = Error::new(ErrorKind::ConsumerCancelled, "the server cancelled the consumer");
+                    self.shared.end_consumer(&queue, End::Failed(error));
+                }
+            }
+            Event::FlowResumed => self.shared.credit.notify_waiters(),
+            Event::Blocked { reason } => {
+                tracing::warn!(%reason, "the server blocks publishers");
+                self.shared.blocked.send_replace(Some(reason));
+            }
+            Event::Unblocked => {
+                tracing::info!("the server takes publishes again");
+                self.shared.blocked.send_replace(None);
+                self.shared.credit.notify_waiters();
+            }
+            Event::ConnectionClosed { close } => {
+                let error = faults::connection_closed(&close);
+                tracing::warn!(%error, "the server closed the connection");
+                self.shared.fail(error, None);
+                return Ok(false);
+            }
+            Event::ConnectionCloseOk { waiter } => {
+                drop(waiter);
+                self.shared.fail(closed_by_user(), None);
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn end_consumers(&mut self, channel: u16, error: &Error) {
+        for queue in self.inbound.closed(channel) {
+            self.shared.end_consumer(&queue, End::Failed(error.clone()));
+        }
+    }
+
+    /// Reads more.
+    async fn read(&mut self) -> Option<Stop> {
+        self.pause().await;
+        self.input.reserve(self.read_size);
+        loop {
+            let dead = self.shared.heartbeat.dead_at(self.last_read.into_std()).map(Instant::from_std);
+            let deadline = [dead, self.give_up].into_iter().flatten().min();
+            tokio::select! {
+                biased;
+                read = self.stream.read_buf(&mut self.input) => return self.has_read(read),
+                () = self.shared.closing.notified() => if let Some(stop) = self.notice_close() {
+                    return Some(stop);
+                },
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    return Some(if deadline == dead { Stop::Silent } else { Stop::CloseTimeout });
+                }
+            }
+        }
+    }
+
+    fn has_read(&mut self, read: io::Result<usize>) -> Option<Stop> {
+        match read {
+            Ok(0) => Some(Stop::Lost(None)),
+            Err(error) => Some(Stop::Lost(Some(error))),
+            Ok(count) => {
+                self.last_read = Instant::now();
+                if count >= self.read_size {
+                    self.read_size = (self.read_size * 2).min(READ_MAX);
+                } else if count < self.read_size / 4 {
+                    self.read_size = (self.read_size / 2).max(READ_MIN);
+                }
+                None
+            }
+        }
+    }
+
+    /// The connection is closing, and from now on there is a limit; or it has ended, for example because
+    /// nothing could be written.
+    fn notice_close(&mut self) -> Option<Stop> {
+        if self.shared.failure().is_some() {
+            return Some(Stop::Done);
+        }
+        self.give_up = Instant::now().checked_add(self.shared.limits.close_timeout);
+        None
+    }
+
+    /// While too much waits for consumers that nothing else bounds, nothing is read.
+    async fn pause(&mut self) {
+        let budget = Arc::clone(&self.shared.budget);
+        while budget.is_overspent() || (budget.is_spent() && !self.shared.lock().is_awaited()) {
+            tokio::select! {
+                () = budget.freed() => {}
+                () = self.shared.closing.notified() => {
+                    // seen again by the next read
+                    self.shared.closing.notify_one();
+                    return;
+                }
+            }
+            // the server's heartbeats wait in the socket meanwhile
+            self.last_read = Instant::now();
+        }
+    }
+
+    /// Tells everybody why it is over.
+    fn stop(&mut self, stop: &Stop) {
+        match stop {
+            Stop::Done => {}
+            Stop::Lost(source) => {
+                let source = source.as_ref().map(|error| io::Error::new(error.kind(), error.to_string()));
+                self.shared.fail(faults::lost(source), None);
+            }
+            Stop::Silent => {
+                let error =
+                    Error::new(ErrorKind::HeartbeatMissed, "nothing came from the server for two heartbeats");
+                self.shared.fail(error, None);
+            }
+            Stop::CloseTimeout => {
+                let error =
+                    Error::new(ErrorKind::Timeout, "the server did not answer connection.close in time");
+                self.shared.fail(error.with_scope(Scope::Connection), None);
+            }
+            Stop::Violation(violation) => {
+                tracing::warn!(%violation, "the server broke the protocol");
+                let close = faults::close_for(violation);
+                self.shared.fail(faults::violation(violation.clone()), Some(&close));
+            }
+        }
+        let error = self.shared.failure().cloned().unwrap_or_else(|| faults::lost(None));
+        for queue in self.inbound.take_consumers() {
+            self.shared.end_consumer(&queue, End::Failed(error.clone()));
+        }
+    }
+
+    /// Takes what still comes without looking at it, so that closing the socket does not destroy our last
+    /// word on its way, until the server ends the connection; not for long.
+    async fn linger(&mut self) {
+        let drain = async {
+            loop {
+                self.input.clear();
+                self.input.reserve(READ_MIN);
+                match self.stream.read_buf(&mut self.input).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => {}
+                }
+            }
+        };
+        drop(timeout(LINGER, drain).await);
+    }
+}
+
+impl Drop for Reader {
+    /// However the task ends, nobody is left waiting: also when the runtime shuts down.
+    fn drop(&mut self) {
+        self.stop(&Stop::Lost(None));
+    }
+}
+
+impl Batch {
+    fn add(&mut self, queue: Arc<DeliveryQueue>, delivery: Delivery) {
+        if !self.queue.as_ref().is_some_and(|last| Arc::ptr_eq(last, &queue)) {
+            self.flush();
+            self.queue = Some(queue);
+        }
+        self.deliveries.push(delivery);
+    }
+
+    fn flush(&mut self) {
+        if let Some(queue) = self.queue.take() {
+            queue.push(&mut self.deliveries);
+        }
+    }
+}
