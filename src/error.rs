@@ -181,10 +181,6 @@ impl Error {
         self.change(|inner| inner.scope = scope)
     }
 
-    pub(crate) fn with_origin(self, origin: Origin) -> Self {
-        self.change(|inner| inner.origin = origin)
-    }
-
     pub(crate) fn with_returned(self, returned: Box<Returned>) -> Self {
         self.change(|inner| inner.returned = Some(returned))
     }

@@ -245,12 +245,12 @@ impl Channel {
         if !request.no_wait() {
             return Err(unsupported("a request without no_wait has a reply: use call"));
         }
-        if let Method::QueueDeclare(declare) = request.clone().into() {
-            if declare.queue.is_empty() {
-                return Err(unsupported("the name of a server-named queue would stay unknown"));
+        match request.clone().into() {
+            Method::QueueDeclare(declare) if declare.queue.is_empty() => {
+                Err(unsupported("the name of a server-named queue would stay unknown"))
             }
+            _ => self.inner.link.send(request),
         }
-        self.inner.link.send(request)
     }
 
     /// Closes the channel: tells the server, and waits for its answer. Whoever waits for anything on it
@@ -283,10 +283,6 @@ impl Channel {
     pub fn id(&self) -> u16 {
         self.inner.link.state.key.id.get()
     }
-
-    pub(super) fn inner(&self) -> &Arc<ChannelInner> {
-        &self.inner
-    }
 }
 
 impl fmt::Debug for Channel {
@@ -306,8 +302,8 @@ impl Operations for Channel {
         let prefetch = spec.prefetch.unwrap_or_else(|| self.inner.prefetch.load(Ordering::Relaxed));
         // without acks there is nothing to limit
         let prefetch = (!spec.method.no_ack).then_some(prefetch);
-        let (tag, queue) = self.inner.link.consume(prefetch, &spec.method).await?;
-        Ok(Consumer::new(Arc::clone(&self.inner), tag, queue, spec.method.no_ack))
+        let queue = self.inner.link.consume(prefetch, &spec.method).await?;
+        Ok(Consumer::new(Arc::clone(&self.inner), queue))
     }
 
     async fn get(&self, method: basic::Get) -> Result<Option<Delivery>> {

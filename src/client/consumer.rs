@@ -10,7 +10,6 @@ use std::task::{Context, Poll, ready};
 use futures_core::Stream;
 
 use super::arguments::{Collected, StreamOffset};
-use super::carrier::private::Operations;
 use super::carrier::{BoxFuture, Carrier};
 use super::channel::{Channel, ChannelInner, short};
 use super::delivery::{Delivery, Incoming};
@@ -146,19 +145,13 @@ pub struct Consumer {
     queue: Arc<DeliveryQueue>,
     /// Taken from the queue, and not handed out yet.
     taken: VecDeque<Raw>,
-    no_ack: bool,
     /// Nothing more is to be told.
     done: bool,
 }
 
 impl Consumer {
-    pub(super) fn new(
-        channel: Arc<ChannelInner>,
-        tag: ShortStr,
-        queue: Arc<DeliveryQueue>,
-        no_ack: bool,
-    ) -> Self {
-        Self { channel, tag: tag.detach(), queue, taken: VecDeque::new(), no_ack, done: false }
+    pub(super) fn new(channel: Arc<ChannelInner>, queue: Arc<DeliveryQueue>) -> Self {
+        Self { channel, tag: queue.tag(), queue, taken: VecDeque::new(), done: false }
     }
 
     /// The consumer's tag, also if the server made it up.
@@ -204,7 +197,7 @@ impl Consumer {
             }
         }
         let delivery = self.taken.pop_front();
-        Poll::Ready(delivery.map(|raw| Ok(Delivery::new(raw, &self.channel, self.no_ack))))
+        Poll::Ready(delivery.map(|raw| Ok(Delivery::new(raw, &self.channel, self.queue.no_ack()))))
     }
 }
 
@@ -219,15 +212,12 @@ impl Stream for Consumer {
 impl Drop for Consumer {
     fn drop(&mut self) {
         let taken = std::mem::take(&mut self.taken);
-        self.channel.link.abandon_consumer(&self.tag, &self.queue, taken);
+        self.channel.link.abandon_consumer(&self.queue, taken);
     }
 }
 
 impl fmt::Debug for Consumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Consumer")
-            .field("tag", &self.tag)
-            .field("no_ack", &self.no_ack)
-            .finish_non_exhaustive()
+        f.debug_struct("Consumer").field("tag", &self.tag).finish_non_exhaustive()
     }
 }

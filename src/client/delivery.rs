@@ -61,7 +61,7 @@ impl Incoming {
 
     /// Its number on the channel: 1 for the first delivery, then 2, …
     pub fn delivery_tag(&self) -> u64 {
-        self.raw.delivery_tag
+        self.raw.tag
     }
 
     /// Whether it was delivered before, to anybody, and not acknowledged.
@@ -136,7 +136,7 @@ pub(super) struct Acker {
 
 impl Delivery {
     pub(super) fn new(raw: Raw, channel: &Arc<ChannelInner>, no_ack: bool) -> Self {
-        let acker = Acker { channel: Arc::clone(channel), delivery_tag: raw.delivery_tag, no_ack };
+        let acker = Acker { channel: Arc::clone(channel), delivery_tag: raw.tag, no_ack };
         Self { incoming: Incoming { raw }, acker }
     }
 

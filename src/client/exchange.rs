@@ -3,7 +3,6 @@
 use std::future::IntoFuture;
 
 use super::arguments::Collected;
-use super::carrier::private::Operations;
 use super::carrier::{BoxFuture, Carrier};
 use super::channel::{Channel, short};
 use super::message::Message;

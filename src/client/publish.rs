@@ -7,7 +7,6 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
-use super::carrier::private::Operations;
 use super::carrier::{BoxFuture, Carrier, Outbound};
 use super::channel::Channel;
 use super::confirm::Confirm;
@@ -32,6 +31,10 @@ pub struct Enqueue<'a, C = Channel> {
     state: State,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the message is what there is, and boxing it would cost an allocation"
+)]
 enum State {
     /// Not tried yet.
     Ready(Message),

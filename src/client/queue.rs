@@ -4,7 +4,6 @@ use std::future::IntoFuture;
 use std::time::Duration;
 
 use super::arguments::{Collected, DeadLetterStrategy, Overflow, QueueType, count, millis};
-use super::carrier::private::Operations;
 use super::carrier::{BoxFuture, Carrier};
 use super::channel::{Channel, short};
 use super::consumer::Consume;

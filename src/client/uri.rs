@@ -475,7 +475,6 @@ mod tests {
         }
     }
 
-    #[expect(clippy::unwrap_used, reason = "a test of a valid URI")]
     fn parsed(text: &str) -> Uri {
         text.parse().unwrap()
     }

@@ -6,7 +6,7 @@ use std::future::{Future, IntoFuture};
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 
 use super::carrier::{BoxFuture, Carrier};
 use super::channel::Channel;
@@ -97,7 +97,12 @@ where
                 concurrency: self.concurrency,
                 on_error: self.on_error,
             };
-            Ok(Worker { stop, task: tokio::spawn(pool.run(stopped)) })
+            let (ended, done) = watch::channel(None);
+            tokio::spawn(async move {
+                let result = pool.run(stopped).await;
+                ended.send_replace(Some(result));
+            });
+            Ok(Worker { stop, done })
         })
     }
 }
@@ -109,7 +114,8 @@ where
 #[must_use = "dropped, it stops"]
 pub struct Worker {
     stop: watch::Sender<bool>,
-    task: JoinHandle<Result<()>>,
+    /// How it ended, once it has.
+    done: watch::Receiver<Option<Result<()>>>,
 }
 
 impl Worker {
@@ -123,7 +129,7 @@ impl Worker {
     /// Once called, it goes on in the background.
     pub async fn drain(mut self) -> Result<()> {
         self.stop.send_replace(true);
-        joined((&mut self.task).await)
+        self.ended().await
     }
 
     /// Waits until the consumer ends by itself.
@@ -134,15 +140,13 @@ impl Worker {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn ended(&mut self) -> Result<()> {
-        joined((&mut self.task).await)
+        // an error: the worker's own task is gone without a word, as when the runtime shuts down
+        let stopped = || Err(Error::new(ErrorKind::Closed, "the worker was stopped"));
+        match self.done.wait_for(Option::is_some).await {
+            Ok(result) => result.clone().unwrap_or_else(stopped),
+            Err(_) => stopped(),
+        }
     }
-}
-
-fn joined(joined: std::result::Result<Result<()>, JoinError>) -> Result<()> {
-    // the worker's own task does not panic; it is cancelled when the runtime shuts down
-    joined.unwrap_or_else(|error| {
-        Err(Error::new(ErrorKind::Closed, "the worker was stopped").with_source(error))
-    })
 }
 
 /// The worker's task.

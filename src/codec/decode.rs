@@ -13,7 +13,7 @@ use super::table::{FieldTable, parse_table_body};
 
 /// How deep tables and arrays may nest. `RabbitMQ` has no limit of its own; this one keeps a hostile
 /// table from overflowing the stack, in decoding as in dropping, comparing or printing it.
-pub const MAX_NESTING: usize = 64;
+pub(crate) const MAX_NESTING: usize = 64;
 
 /// Why a payload could not be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

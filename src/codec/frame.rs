@@ -111,7 +111,7 @@ impl Cutter {
     }
 
     /// Moves the whole frames at the front of `input` out of it. A part of a frame stays.
-    pub(crate) fn cut(&self, input: &mut BytesMut) -> Cut {
+    pub(crate) fn cut(self, input: &mut BytesMut) -> Cut {
         let mut whole = 0;
         let fault = loop {
             match input.get(whole..).map(|rest| self.measure(rest)) {
@@ -124,7 +124,7 @@ impl Cutter {
     }
 
     /// Like [`cut`](Self::cut) for the first frame only, since the handshake may change the limits.
-    pub(crate) fn cut_one(&self, input: &mut BytesMut) -> Cut {
+    pub(crate) fn cut_one(self, input: &mut BytesMut) -> Cut {
         let (length, fault) = match self.measure(input) {
             Ok(length) => (length.unwrap_or(0), None),
             Err(fault) => (0, Some(fault)),
@@ -135,7 +135,7 @@ impl Cutter {
     /// The length of the frame at the front of `input`, or `None` while it is not whole.
     ///
     /// The first seven octets decide whether a frame is acceptable, before its payload is waited for.
-    fn measure(&self, input: &[u8]) -> Result<Option<usize>, FrameError> {
+    fn measure(self, input: &[u8]) -> Result<Option<usize>, FrameError> {
         let Some(mut head) = input.get(..HEAD) else {
             return Ok(None);
         };
@@ -151,7 +151,7 @@ impl Cutter {
         }
     }
 
-    fn check(&self, kind: FrameKind, channel: u16, size: u32) -> Result<(), FrameError> {
+    fn check(self, kind: FrameKind, channel: u16, size: u32) -> Result<(), FrameError> {
         // class and method; class, weight, body size and the first flags
         let (least, limit) = match kind {
             FrameKind::Method => (4, self.unsplit_max),
@@ -252,13 +252,15 @@ mod tests {
 
     use super::*;
 
-    fn cut(cutter: Cutter, bytes: &[u8]) -> (Vec<(FrameKind, u16, Vec<u8>)>, Option<FrameError>, usize) {
+    type Owned = (FrameKind, u16, Vec<u8>);
+
+    fn cut(cutter: Cutter, bytes: &[u8]) -> (Vec<Owned>, Option<FrameError>, usize) {
         let mut input = BytesMut::from(bytes);
         let cut = cutter.cut(&mut input);
         (owned(&cut.frames), cut.fault, input.len())
     }
 
-    fn owned(chunk: &Chunk) -> Vec<(FrameKind, u16, Vec<u8>)> {
+    fn owned(chunk: &Chunk) -> Vec<Owned> {
         chunk.frames().map(|frame| (frame.kind, frame.channel, frame.payload.to_vec())).collect()
     }
 
@@ -294,7 +296,7 @@ mod tests {
     #[test]
     fn a4_a_header_frame_may_exceed_frame_max() {
         let cutter = Cutter::agreed(8192);
-        assert_eq!(cut(cutter, &frame(2, 1, &[0; 20_000])).0.len(), 1);
+        assert_eq!(cut(cutter, &frame(2, 1, &vec![0; 20_000])).0.len(), 1);
         let (_, fault, _) = cut(cutter, &frame(2, 1, &vec![0; UNSPLIT_MAX as usize + 1]));
         assert!(matches!(fault, Some(FrameError::TooLarge { .. })));
     }
@@ -321,12 +323,12 @@ mod tests {
     #[test]
     fn a7_short_method_and_header_frames_are_refused() {
         for size in 0..4 {
-            let (_, fault, _) = cut(Cutter::agreed(4096), &frame(1, 0, &vec![0; size]));
-            assert_eq!(fault, Some(FrameError::TooShort(size as u32)));
+            let (_, fault, _) = cut(Cutter::agreed(4096), &frame(1, 0, &vec![0; size as usize]));
+            assert_eq!(fault, Some(FrameError::TooShort(size)));
         }
         for size in 0..14 {
-            let (_, fault, _) = cut(Cutter::agreed(4096), &frame(2, 1, &vec![0; size]));
-            assert_eq!(fault, Some(FrameError::TooShort(size as u32)));
+            let (_, fault, _) = cut(Cutter::agreed(4096), &frame(2, 1, &vec![0; size as usize]));
+            assert_eq!(fault, Some(FrameError::TooShort(size)));
         }
     }
 

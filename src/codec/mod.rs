@@ -15,7 +15,7 @@ pub(crate) mod table;
 
 // What generated code and the layers above refer to.
 pub use self::decode::{DecodeError, Decoder};
-pub use self::generated::Method;
+pub(crate) use self::generated::Method;
 pub use self::generated::basic::Properties;
 pub use self::method::{Arguments, MethodId, Request, Sender};
 pub use self::primitive::{ShortStr, Timestamp, TooLong};

@@ -180,13 +180,11 @@ impl FieldTable {
     ) -> Result<Option<FieldValue>, TooLong> {
         let name = name.try_into().map_err(Into::into)?;
         let value = value.into();
-        match self.0.iter_mut().rev().find(|(key, _)| *key == name) {
-            Some((_, old)) => Ok(Some(std::mem::replace(old, value))),
-            None => {
-                self.0.push((name, value));
-                Ok(None)
-            }
+        if let Some((_, old)) = self.0.iter_mut().rev().find(|(key, _)| *key == name) {
+            return Ok(Some(std::mem::replace(old, value)));
         }
+        self.0.push((name, value));
+        Ok(None)
     }
 
     /// Takes a name and all its values out, and returns the last of them.

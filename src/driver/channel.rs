@@ -9,7 +9,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
 use super::link::Link;
-use super::queue::{DeliveryQueue, End};
+use super::queue::{DeliveryQueue, End, Farewell};
 use super::returns::Returns;
 use super::shared::Shared;
 use super::waiters::{Answer, Driver, ReplyWaiter};
@@ -157,7 +157,7 @@ impl ChannelLink {
         &self,
         prefetch: Option<u16>,
         method: &basic::Consume,
-    ) -> Result<(ShortStr, Arc<DeliveryQueue>), Error> {
+    ) -> Result<Arc<DeliveryQueue>, Error> {
         let turn = self.turn().await;
         let unbounded = method.no_ack || prefetch.is_none_or(|prefetch| prefetch == 0);
         let budget = unbounded.then(|| Arc::clone(&self.shared().budget));
@@ -173,8 +173,10 @@ impl ChannelLink {
             }
             session.consume(key, method, Pending { consumer, ..pending })
         })?;
-        let ok: basic::ConsumeOk = expect_method(self.await_answer(answer).await?)?;
-        Ok((ok.consumer_tag, queue))
+        // dropped, or timed out, before the answer: the consumer is cancelled when it comes
+        let mut unheard = Unheard { channel: self, queue: Some(queue) };
+        self.await_answer(answer).await?;
+        unheard.queue.take().ok_or_else(|| super::faults::lost(None))
     }
 
     async fn turn(&self) -> Option<OwnedSemaphorePermit> {
@@ -241,11 +243,12 @@ impl ChannelLink {
         number: u64,
         context: &mut Context<'_>,
     ) -> Poll<Result<Outcome, Error>> {
-        self.poll_confirms(|confirms, ended| match confirms.outcome(number) {
+        let waker = context.waker();
+        self.poll_confirms(waker, |confirms, ended| match confirms.outcome(number) {
             Some(outcome) => Some(outcome),
             None if ended => None,
             None => {
-                confirms.wait(number, context.waker().clone());
+                confirms.wait(number, waker.clone());
                 None
             }
         })
@@ -259,11 +262,12 @@ impl ChannelLink {
     /// Waits until everything up to `number` is settled.
     pub(crate) async fn drained(&self, number: u64) -> Result<Outcome, Error> {
         poll_fn(|context| {
-            self.poll_confirms(|confirms, ended| match confirms.drained(number) {
+            let waker = context.waker();
+            self.poll_confirms(waker, |confirms, ended| match confirms.drained(number) {
                 Some(outcome) => Some(outcome),
                 None if ended => None,
                 None => {
-                    confirms.wait_drained(number, context.waker().clone());
+                    confirms.wait_drained(number, waker.clone());
                     None
                 }
             })
@@ -274,6 +278,7 @@ impl ChannelLink {
     /// Asks the confirms, wherever they are: in the session, or behind it after the channel's end.
     fn poll_confirms(
         &self,
+        waker: &Waker,
         ask: impl FnOnce(&mut Confirms<Waker>, bool) -> Option<Outcome>,
     ) -> Poll<Result<Outcome, Error>> {
         let mut session = self.shared().lock();
@@ -282,8 +287,9 @@ impl ChannelLink {
         }
         drop(session);
         let Some(closed) = self.state.closed.get() else {
-            // between the session's end and the channel's: tell with what is known
-            return Poll::Ready(Err(self.refused(Refusal::ChannelClosed)));
+            // another thread is about to tell: it has ended the session, and not yet this channel
+            waker.wake_by_ref();
+            return Poll::Pending;
         };
         let mut confirms = closed.confirms.lock().unwrap_or_else(PoisonError::into_inner);
         match confirms.as_mut().and_then(|confirms| ask(confirms, true)) {
@@ -302,16 +308,8 @@ impl ChannelLink {
     // Consumers.
 
     /// The user dropped a consumer: cancels it in the background, and gives back what it had not looked at.
-    pub(crate) fn abandon_consumer(&self, tag: &ShortStr, queue: &DeliveryQueue, taken: VecDeque<Delivery>) {
-        match queue.abandon(taken) {
-            Some(left) => self.shared().give_back(self.state.key, &left),
-            None => {
-                let method = basic::Cancel { consumer_tag: tag.clone(), no_wait: false };
-                let pending = Pending { expect: expect_cancel(tag), waiter: None, consumer: None };
-                // refused: the channel has ended, and the consumer with it
-                drop(self.with(|session, key| session.call(key, &method, pending)));
-            }
-        }
+    pub(crate) fn abandon_consumer(&self, queue: &DeliveryQueue, taken: VecDeque<Delivery>) {
+        self.shared().farewell(self.state.key, queue.abandon(taken));
     }
 
     // The end.
@@ -378,10 +376,39 @@ impl Shared {
         });
     }
 
+    /// Does what a consumer that goes away must still do.
+    pub(crate) fn farewell(&self, key: ChannelKey, farewell: Farewell) {
+        match farewell {
+            Farewell::Wait => {}
+            Farewell::GiveBack(tags) => self.give_back(key, &tags),
+            Farewell::Cancel(consumer_tag) => {
+                let expect = expect_cancel(&consumer_tag);
+                let method = basic::Cancel { consumer_tag, no_wait: false };
+                // refused: the channel has ended, and the consumer with it
+                let pending = Pending { expect, waiter: None, consumer: None };
+                let _refused = self.with(|session| session.call(key, &method, pending));
+            }
+        }
+    }
+
     /// Ends a consumer's stream.
     pub(crate) fn end_consumer(&self, queue: &DeliveryQueue, end: End) {
         let left = queue.end(end);
         self.give_back(queue.channel(), &left);
+    }
+}
+
+/// A consumer whose start nobody has heard of yet.
+struct Unheard<'a> {
+    channel: &'a ChannelLink,
+    queue: Option<Arc<DeliveryQueue>>,
+}
+
+impl Drop for Unheard<'_> {
+    fn drop(&mut self) {
+        if let Some(queue) = &self.queue {
+            self.channel.abandon_consumer(queue, VecDeque::new());
+        }
     }
 }
 

@@ -86,23 +86,25 @@ impl<'a> Dialogue<'a> {
     fn advance(&mut self) -> Result<Option<Established>, (HandshakeError, crate::mux::handshake::Stage)> {
         loop {
             let Some(state) = self.state.take() else { return Ok(None) };
-            let stage = state.stage();
+            let reached = state.stage();
             let cutter =
                 state.agreed().map_or(Cutter::provisional(), |agreed| Cutter::agreed(agreed.frame_max));
             let cut = cutter.cut_one(&mut self.input);
             let Some(frame) = cut.frames.frames().next() else {
                 self.state = Some(state);
                 return match cut.fault {
-                    Some(fault) => Err((Violation::from(fault).into(), stage)),
+                    Some(fault) => Err((Violation::from(fault).into(), reached)),
                     None => Ok(None),
                 };
             };
-            match method(&frame).map_err(|violation| (violation.into(), stage))? {
+            match method(&frame).map_err(|violation| (violation.into(), reached))? {
                 None => self.state = Some(state),
-                Some(method) => match state.receive(method, &mut self.out).map_err(|error| (error, stage))? {
-                    Step::More(next) => self.state = Some(next),
-                    Step::Done(established) => return Ok(Some(established)),
-                },
+                Some(method) => {
+                    match state.receive(method, &mut self.out).map_err(|error| (error, reached))? {
+                        Step::More(next) => self.state = Some(next),
+                        Step::Done(established) => return Ok(Some(established)),
+                    }
+                }
             }
         }
     }

@@ -69,7 +69,7 @@ impl Link {
     pub(crate) async fn close(&self, reply_code: u16, reply_text: ShortStr) -> Result<(), Error> {
         let close = connection::Close { reply_code, reply_text, ..connection::Close::default() };
         // refused: it is closing already
-        drop(self.shared.close(&close));
+        let _refused = self.shared.close(&close);
         self.shared.ended().await;
         match self.shared.failure() {
             Some(error) if error.kind() == ErrorKind::Timeout => Err(error.clone()),
@@ -115,6 +115,6 @@ impl Drop for Link {
         let close =
             connection::Close { reply_code: constants::REPLY_SUCCESS, ..connection::Close::default() };
         // refused: it is closed already
-        drop(self.shared.close(&close));
+        let _refused = self.shared.close(&close);
     }
 }

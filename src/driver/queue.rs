@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::budget::Budget;
+use crate::codec::ShortStr;
 use crate::error::Error;
 use crate::mux::delivery::Delivery;
 use crate::mux::ids::ChannelKey;
@@ -22,6 +23,17 @@ pub(crate) struct DeliveryQueue {
     no_ack: bool,
 }
 
+/// What a consumer that goes away must still do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Farewell {
+    /// Tell the server to cancel; [`DeliveryQueue::end`] then hands out what is left.
+    Cancel(ShortStr),
+    /// The consumer has ended: give these delivery tags back.
+    GiveBack(Vec<u64>),
+    /// Nothing yet: the server has not answered `basic.consume`. Whoever sees the answer cancels.
+    Wait,
+}
+
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Delivery>,
@@ -29,6 +41,8 @@ struct State {
     weight: usize,
     end: Option<End>,
     waker: Option<Waker>,
+    /// The consumer tag, once the server has told it.
+    tag: Option<ShortStr>,
     /// The consumer was dropped: nobody will take what comes.
     abandoned: bool,
 }
@@ -51,6 +65,23 @@ impl DeliveryQueue {
     /// The channel that its deliveries come on.
     pub(crate) const fn channel(&self) -> ChannelKey {
         self.channel
+    }
+
+    /// Whether deliveries need no acks.
+    pub(crate) const fn no_ack(&self) -> bool {
+        self.no_ack
+    }
+
+    /// The server has answered `basic.consume`. `Cancel` if nobody waits for it any more.
+    pub(crate) fn started(&self, tag: ShortStr) -> Farewell {
+        let mut state = self.lock();
+        state.tag = Some(tag.clone());
+        if state.abandoned { Farewell::Cancel(tag) } else { Farewell::Wait }
+    }
+
+    /// The consumer tag; empty before the server has told it.
+    pub(crate) fn tag(&self) -> ShortStr {
+        self.lock().tag.clone().unwrap_or_default()
     }
 
     /// Appends a batch, leaving it empty, and wakes the consumer once.
@@ -105,9 +136,9 @@ impl DeliveryQueue {
     /// work on it here; what needs no acknowledgement would be lost, and stays.
     pub(crate) fn end(&self, end: End) -> Vec<u64> {
         let mut state = self.lock();
-        let end = state.end.get_or_insert(end);
-        let stale = matches!(end, End::Failed(_)) && !self.no_ack;
-        let left = if state.abandoned || stale { self.drain(&mut state) } else { Vec::new() };
+        let ended = state.end.get_or_insert(end);
+        let again = matches!(ended, End::Failed(_)) && !self.no_ack;
+        let left = if state.abandoned || again { self.drain(&mut state) } else { Vec::new() };
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
@@ -116,15 +147,17 @@ impl DeliveryQueue {
         left
     }
 
-    /// The consumer is gone, and had taken `taken` without looking at it. Hands out the delivery tags to
-    /// give back now; `None`: the server must be told to cancel first, and [`end`](Self::end) hands out the rest.
-    pub(crate) fn abandon(&self, taken: VecDeque<Delivery>) -> Option<Vec<u64>> {
+    /// The consumer is gone, and had taken `taken` without looking at it.
+    pub(crate) fn abandon(&self, taken: VecDeque<Delivery>) -> Farewell {
         let mut state = self.lock();
         state.abandoned = true;
         for delivery in taken.into_iter().rev() {
             state.waiting.push_front(delivery);
         }
-        state.end.is_some().then(|| self.drain(&mut state))
+        if state.end.is_some() {
+            return Farewell::GiveBack(self.drain(&mut state));
+        }
+        state.tag.clone().map_or(Farewell::Wait, Farewell::Cancel)
     }
 
     fn drain(&self, state: &mut State) -> Vec<u64> {
@@ -133,7 +166,7 @@ impl DeliveryQueue {
         if self.no_ack || matches!(state.end, Some(End::Failed(_))) {
             return Vec::new();
         }
-        waiting.into_iter().map(|delivery| delivery.delivery_tag).collect()
+        waiting.into_iter().map(|delivery| delivery.tag).collect()
     }
 
     fn weigh<'a>(&self, batch: impl Iterator<Item = &'a Delivery>) -> usize {

@@ -16,6 +16,7 @@ use super::shared::{Shared, closed_by_user, end_channels};
 use super::waiters::{Answer, Driver};
 use crate::codec::Method;
 use crate::codec::frame::{Chunk, Cutter};
+use crate::codec::generated::channel;
 use crate::error::{Error, ErrorKind, Scope};
 use crate::mux::delivery::Delivery;
 use crate::mux::inbound::{Inbound, Received};
@@ -41,7 +42,7 @@ pub(crate) struct Reader {
     inbound: Inbound<Driver>,
     batch: Batch,
     last_read: Instant,
-    /// When an orderly close is given up.
+    /// When an orderly close is given up, or the server's last word after a failed write.
     give_up: Option<Instant>,
     writer: Option<JoinHandle<()>>,
 }
@@ -171,25 +172,19 @@ impl Reader {
         for waker in woken {
             waker.wake();
         }
-        self.event(event)
+        Ok(self.event(event))
     }
 
-    fn event(&mut self, event: Event<Driver>) -> Result<bool, Violation> {
+    /// Does what an event asks for. False: the connection is closed.
+    fn event(&mut self, event: Event<Driver>) -> bool {
         match event {
             Event::Nothing => {}
-            Event::Opened { id, waiter, channel: _ } => {
+            Event::Opened { id, waiter } => {
                 self.inbound.opened(id);
-                waiter.complete(Ok(Answer::Method(Method::ChannelOpenOk(Default::default()))));
+                waiter.complete(Ok(Answer::Method(channel::OpenOk.into())));
             }
             Event::Reply { id, waiter, reply, consumer } => {
-                if let (Method::BasicConsumeOk(ok), Some(consumer)) = (&reply, consumer) {
-                    self.inbound.register(id, ok.consumer_tag.clone(), consumer);
-                }
-                if let Method::BasicCancelOk(ok) = &reply {
-                    if let Some(queue) = self.inbound.unregister(id, &ok.consumer_tag) {
-                        self.shared.end_consumer(&queue, End::Cancelled);
-                    }
-                }
+                self.before_reply(id, &reply, consumer);
                 if let Some(waiter) = waiter {
                     waiter.complete(Ok(Answer::Method(reply)));
                 }
@@ -204,7 +199,7 @@ impl Reader {
             Event::ChannelCloseOk { id, waiter } => {
                 self.end_consumers(id, &Error::new(ErrorKind::Closed, "the channel was closed"));
                 if let Some(waiter) = waiter {
-                    waiter.complete(Ok(Answer::Method(Method::ChannelCloseOk(Default::default()))));
+                    waiter.complete(Ok(Answer::Method(channel::CloseOk.into())));
                 }
             }
             Event::Cancelled { id, tag } => {
@@ -228,15 +223,33 @@ impl Reader {
                 let error = faults::connection_closed(&close);
                 tracing::warn!(%error, "the server closed the connection");
                 self.shared.fail(error, None);
-                return Ok(false);
+                return false;
             }
             Event::ConnectionCloseOk { waiter } => {
                 drop(waiter);
                 self.shared.fail(closed_by_user(), None);
-                return Ok(false);
+                return false;
             }
         }
-        Ok(true)
+        true
+    }
+
+    /// What a reply changes here, before whoever waits for it goes on.
+    fn before_reply(&mut self, id: u16, reply: &Method, consumer: Option<Arc<DeliveryQueue>>) {
+        match (reply, consumer) {
+            (Method::BasicConsumeOk(ok), Some(queue)) => {
+                // kept for long; the buffer that it was read into should not be
+                let tag = ok.consumer_tag.detach();
+                self.inbound.register(id, tag.clone(), Arc::clone(&queue));
+                self.shared.farewell(queue.channel(), queue.started(tag));
+            }
+            (Method::BasicCancelOk(ok), _) => {
+                if let Some(queue) = self.inbound.unregister(id, &ok.consumer_tag) {
+                    self.shared.end_consumer(&queue, End::Cancelled);
+                }
+            }
+            _ => {}
+        }
     }
 
     fn end_consumers(&mut self, channel: u16, error: &Error) {
@@ -259,7 +272,7 @@ impl Reader {
                     return Some(stop);
                 },
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                    return Some(if deadline == dead { Stop::Silent } else { Stop::CloseTimeout });
+                    return Some(if deadline == dead { Stop::Silent } else { self.gave_up() });
                 }
             }
         }
@@ -287,8 +300,18 @@ impl Reader {
         if self.shared.failure().is_some() {
             return Some(Stop::Done);
         }
-        self.give_up = Instant::now().checked_add(self.shared.limits.close_timeout);
+        // a server that closes the connection may do so while we write: its reason can still be read
+        let limit =
+            if self.shared.write_error.get().is_some() { LINGER } else { self.shared.limits.close_timeout };
+        self.give_up = Instant::now().checked_add(limit);
         None
+    }
+
+    fn gave_up(&self) -> Stop {
+        match self.shared.write_error.get() {
+            Some(error) => Stop::Lost(Some(io::Error::new(error.kind(), error.to_string()))),
+            None => Stop::CloseTimeout,
+        }
     }
 
     /// While too much waits for consumers that nothing else bounds, nothing is read.

@@ -6,6 +6,7 @@
 //! - Whoever makes the outgoing buffer non-empty wakes the writer, after unlocking.
 //! - The writer wakes waiting publishers each time it has taken the buffer.
 
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     pub closing: Notify,
     /// Why the connection has ended.
     failure: OnceLock<Error>,
+    /// Why nothing can be written any more.
+    pub write_error: OnceLock<io::Error>,
     /// Whether it has ended: set after `failure`.
     ended: watch::Sender<bool>,
     /// Why the server takes no publishes, while it does not.
@@ -65,6 +68,7 @@ impl Shared {
             credit: Notify::new(),
             closing: Notify::new(),
             failure: OnceLock::new(),
+            write_error: OnceLock::new(),
             ended: watch::Sender::new(false),
             blocked: watch::Sender::new(None),
             budget: Arc::new(Budget::new(limits.incoming)),

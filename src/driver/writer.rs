@@ -10,7 +10,6 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::dial::WriteHalf;
-use super::faults;
 use super::shared::Shared;
 use crate::mux::outgoing::Outgoing;
 
@@ -38,7 +37,9 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         tokio::select! {
             written = self.write_all() => if let Err(error) = written {
-                shared.fail(faults::lost(Some(error)), None);
+                // the reader ends the connection, once it has seen what the server says
+                drop(shared.write_error.set(error));
+                shared.closing.notify_one();
             },
             () = async { shared.ended().await; sleep(LINGER).await } => {
                 tracing::debug!("the last bytes could not be written in time");

@@ -160,9 +160,8 @@ impl<C> Confirms<C> {
     pub(crate) fn outcome(&mut self, number: u64) -> Option<Outcome> {
         match slot(&mut self.ring, self.base, number) {
             Some(Slot::Settled) => {}
-            Some(_) => return None,
             None if number < self.base => {}
-            None => return None,
+            Some(_) | None => return None,
         }
         if self.failures.is_empty() {
             return Some(Outcome::Acked);
@@ -203,11 +202,9 @@ impl<C> Confirms<C> {
 
     /// Everybody who waits, for when the channel has ended.
     pub(crate) fn take_waiters(&mut self, woken: &mut Vec<C>) {
-        for slot in &mut self.ring {
-            if let Slot::Waiting(_) = slot {
-                if let Slot::Waiting(waiter) = std::mem::replace(slot, Slot::Pending) {
-                    woken.push(waiter);
-                }
+        for slot in self.ring.iter_mut().filter(|slot| matches!(slot, Slot::Waiting(_))) {
+            if let Slot::Waiting(waiter) = std::mem::replace(slot, Slot::Pending) {
+                woken.push(waiter);
             }
         }
         woken.extend(self.drains.drain(..).map(|(_, waiter)| waiter));

@@ -13,7 +13,8 @@ use crate::codec::{DecodeError, Properties};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Delivery {
-    pub delivery_tag: u64,
+    /// The delivery tag.
+    pub tag: u64,
     pub redelivered: bool,
     /// How many messages stay in the queue; 0 for `basic.deliver`.
     pub message_count: u32,
@@ -56,12 +57,12 @@ impl Delivery {
         if fixed.len() < 10 {
             return Err(DecodeError::Truncated);
         }
-        let delivery_tag = fixed.get_u64();
+        let tag = fixed.get_u64();
         let redelivered = fixed.get_u8() & 1 != 0;
         let exchange_end = name_end(&method, tag_end + 9)?;
         let key_end = name_end(&method, exchange_end)?;
         Ok(Self {
-            delivery_tag,
+            tag,
             redelivered,
             message_count: 0,
             tag_end,

@@ -279,10 +279,9 @@ impl<X: Waiters> OpenLane<X> {
     }
 
     fn consumer(&mut self, tag: &[u8]) -> Option<X::Consumer> {
-        if let Some((last, consumer)) = &self.last {
-            if last.as_bytes() == tag {
-                return Some(consumer.clone());
-            }
+        match &self.last {
+            Some((last, consumer)) if last.as_bytes() == tag => return Some(consumer.clone()),
+            _ => {}
         }
         let (tag, consumer) = self.consumers.get_key_value(tag)?;
         self.last = Some((tag.clone(), consumer.clone()));

@@ -82,7 +82,7 @@ pub(crate) enum Event<X: Waiters> {
     /// Nothing for anybody: a late method that was dropped, or confirms (see [`Session::woken`]).
     Nothing,
     /// The channel is open.
-    Opened { id: u16, waiter: X::Reply, channel: X::Channel },
+    Opened { id: u16, waiter: X::Reply },
     /// A call was answered.
     Reply { id: u16, waiter: Option<X::Reply>, reply: Method, consumer: Option<X::Consumer> },
     /// The server closed the channel; close-ok waits to be written.
@@ -273,11 +273,6 @@ impl<X: Waiters> Session<X> {
 
     // Questions.
 
-    /// Whether the server takes no publishes for now.
-    pub(crate) const fn is_blocked(&self) -> bool {
-        self.blocked
-    }
-
     /// Whether commands are accepted.
     pub(crate) const fn is_open(&self) -> bool {
         matches!(self.state, ConnectionState::Open)
@@ -399,7 +394,6 @@ impl<X: Waiters> Session<X> {
         };
         let id = id.get();
         match (&mut slot.state, method) {
-            (State::Free, _) => Ok(Event::Nothing),
             (State::Closing { .. }, Method::ChannelClose(_)) => {
                 put_method(out, id, &channel::CloseOk {});
                 Ok(Event::Nothing)
@@ -409,7 +403,6 @@ impl<X: Waiters> Session<X> {
                 slot.state = State::Free;
                 Ok(Event::ChannelCloseOk { id, waiter })
             }
-            (State::Closing { .. }, _) => Ok(Event::Nothing),
             (State::Opening { .. } | State::Open(_), Method::ChannelClose(close)) => {
                 put_method(out, id, &channel::CloseOk {});
                 let ended = match std::mem::replace(&mut slot.state, State::Free) {
@@ -426,12 +419,13 @@ impl<X: Waiters> Session<X> {
                 else {
                     return Ok(Event::Nothing);
                 };
-                slot.state = State::Open(Box::new(Open::new(channel.clone())));
-                Ok(Event::Opened { id, waiter, channel })
+                slot.state = State::Open(Box::new(Open::new(channel)));
+                Ok(Event::Opened { id, waiter })
             }
-            // what the server still sends for the number's last incarnation
-            (State::Opening { .. }, _) => Ok(Event::Nothing),
             (State::Open(open), method) => open_method(id, open, out, &mut self.woken, method),
+            // late: what the server still sends for a channel that is closing, or for the number's last
+            // incarnation
+            (State::Free | State::Closing { .. } | State::Opening { .. }, _) => Ok(Event::Nothing),
         }
     }
 
