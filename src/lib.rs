@@ -1,4 +1,58 @@
-//! An AMQP 0-9-1 client for tokio: fast, safe, short to write.
+//! An AMQP 0-9-1 (RabbitMQ) client for tokio: fast, safe, short to write.
+//!
+//! ```no_run
+//! use lepus::{ExchangeKind, Message};
+//!
+//! # async fn example() -> lepus::Result<()> {
+//! let connection = lepus::connect("amqp://guest:guest@127.0.0.1/").await?;
+//! let channel = connection.channel().await?; // publisher confirms are on
+//! let exchange = channel.declare_exchange("events", ExchangeKind::Topic).await?;
+//! let queue = channel.declare_queue("").await?; // server-named, exclusive
+//! queue.bind(&exchange, "user.*").await?;
+//!
+//! exchange.publish("user.created", Message::new("{}").content_type("application/json")).await?;
+//!
+//! let mut deliveries = queue.consume().prefetch(100).await?;
+//! while let Some(delivery) = deliveries.next().await {
+//!     let delivery = delivery?;
+//!     println!("{:?}", delivery.body());
+//!     delivery.ack()?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Start at [`connect`] or [`ConnectOptions`], then [`Connection::channel`]. A [`Channel`] declares an
+//! [`Exchange`] and a [`Queue`]; an exchange [publishes](Exchange::publish), a queue
+//! [consumes](Queue::consume). Operations with options are builders that are awaited:
+//! `channel.declare_queue("jobs").quorum().await`.
+//!
+//! # Errors
+//!
+//! Every operation fails with [`Error`]. Its [`scope`](Error::scope) tells what is gone: only this call,
+//! the channel (open a new one), or the connection. The server answers most mistakes, such as a queue
+//! that does not exist, by closing the channel; everything on that channel then fails with the server's code and text, and
+//! nothing else does.
+//!
+//! # Cancel safety
+//!
+//! Any future of this crate may be dropped at any time. A message is sent whole or not at all. A call that
+//! was sent takes effect on the server, whether anybody waits or not, and its reply is never taken for
+//! another call's. A consumer or channel that nobody waits for any more is closed again. What a future's drop means in
+//! particular stands at each of them. [`Queue::get`] is the exception: a message that it took stays
+//! unacknowledged, or without acks is lost.
+//!
+//! # Handles and drops
+//!
+//! [`Connection`], [`Channel`], [`Exchange`] and [`Queue`] are cheap handles to clone and share. What is
+//! dropped closes in the background: a [`Consumer`] is cancelled, and gives back what it had not handed out; a
+//! channel closes with its last handle, counting consumers and deliveries; a connection with the last of
+//! everything.
+//!
+//! # Runtime
+//!
+//! Needs a tokio runtime with I/O and time enabled, of either flavour. Each connection has two tasks.
+
 mod client;
 mod codec;
 mod driver;
@@ -11,6 +65,7 @@ pub use self::client::{
     Enqueue, Exchange, ExchangeKind, Get, Handle, Incoming, Message, OnError, OpenChannel, Overflow, Publish,
     Queue, QueueType, Returned, Returns, StreamOffset, UriError, Worker, connect,
 };
+pub use self::codec::table::IntegerTooLarge;
 pub use self::codec::{FieldTable, FieldValue, Properties, ShortStr, Timestamp, TooLong};
 pub use self::error::{Error, ErrorKind, Origin, Result, Scope};
 pub use self::mux::sasl::Mechanism;
@@ -24,3 +79,8 @@ pub mod protocol {
     };
     pub use crate::codec::{Arguments, DecodeError, Decoder, MethodId, Request, Sender};
 }
+
+/// Compiles the programs of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
