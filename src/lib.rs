@@ -15,7 +15,7 @@
 //! let mut deliveries = queue.consume().prefetch(100).await?;
 //! while let Some(delivery) = deliveries.next().await {
 //!     let delivery = delivery?;
-//!     println!("{:?}", delivery.body());
+//!     println!("{:?}", delivery.body_str());
 //!     delivery.ack()?;
 //! }
 //! # Ok(())

@@ -133,7 +133,7 @@ impl<'a, C: Carrier> IntoFuture for Consume<'a, C> {
 /// let mut deliveries = queue.consume().prefetch(100).await?;
 /// while let Some(delivery) = deliveries.next().await {
 ///     let delivery = delivery?;
-///     println!("{}: {:?}", delivery.routing_key(), delivery.body());
+///     println!("{}: {:?}", delivery.routing_key(), delivery.body_str());
 ///     delivery.ack()?;
 /// }
 /// # Ok(())

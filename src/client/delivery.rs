@@ -18,20 +18,25 @@ use crate::mux::delivery::Delivery as Raw;
 ///
 /// It shares the buffer that it was read into with its neighbours; [`detach`](Self::detach) copies it out, for
 /// small messages that are kept for long.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Incoming {
     raw: Raw,
 }
 
 impl Incoming {
     /// The body.
-    pub fn body(&self) -> &Bytes {
-        &self.raw.body
+    pub fn body(&self) -> &[u8] {
+        self.raw.body()
     }
 
-    /// The body, without the rest.
-    pub fn into_body(self) -> Bytes {
-        self.raw.body
+    /// The body as a text, if it is UTF-8.
+    pub fn body_str(&self) -> Option<&str> {
+        std::str::from_utf8(self.body()).ok()
+    }
+
+    /// The body as a share of the buffer that it was read into, without a copy.
+    pub fn body_bytes(&self) -> Bytes {
+        self.raw.share_body()
     }
 
     /// The exchange that it was published to; where its name is not UTF-8, with replacement characters.
@@ -91,7 +96,7 @@ impl Incoming {
     /// # Errors
     /// As [`properties`](Self::properties).
     pub fn to_message(&self) -> Result<Message> {
-        Ok(Message::with_properties(self.body().clone(), self.properties()?))
+        Ok(Message::with_properties(self.body_bytes(), self.properties()?))
     }
 
     /// Copies it out of the buffer that it was read into, so that it does not keep that alive.
@@ -107,7 +112,7 @@ impl fmt::Debug for Incoming {
             .field("routing_key", &self.routing_key())
             .field("delivery_tag", &self.delivery_tag())
             .field("redelivered", &self.redelivered())
-            .field("body", self.body())
+            .field("body", &self.body_bytes())
             .finish_non_exhaustive()
     }
 }

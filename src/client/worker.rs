@@ -36,7 +36,7 @@ pub enum OnError {
 ///     .consume()
 ///     .prefetch(20)
 ///     .handle(async |message| {
-///         println!("{:?}", message.body());
+///         println!("{:?}", message.body_str());
 ///         Ok::<_, std::io::Error>(())
 ///     })
 ///     .concurrency(4)

@@ -13,26 +13,24 @@ use super::generated::basic::{self, Properties};
 use super::generated::constants::FRAME_HEADER;
 
 /// Octets before the property flags.
-const PROPERTIES_AT: usize = 12;
+pub(crate) const PROPERTIES_AT: usize = 12;
 
-/// A content header whose properties have not been read yet: an unreadable header table must not stop
-/// the body from being delivered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The fixed part of a content header. The properties behind it are read later: an unreadable header
+/// table must not stop the body from being delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ContentHeader {
     pub class: u16,
     /// How many bytes of body the sender announces.
     pub body_size: u64,
-    /// The property flags and the properties, as they came.
-    pub properties: Bytes,
 }
 
 impl ContentHeader {
     /// Reads a header frame's payload. The weight is ignored: it has no meaning, and `RabbitMQ` sends 0.
-    pub(crate) fn from_payload(payload: &Bytes) -> Result<Self, DecodeError> {
+    pub(crate) fn from_payload(payload: &[u8]) -> Result<Self, DecodeError> {
         let mut head = payload.get(..PROPERTIES_AT).ok_or(DecodeError::Truncated)?;
         let class = head.get_u16();
         let _weight = head.get_u16();
-        Ok(Self { class, body_size: head.get_u64(), properties: payload.slice(PROPERTIES_AT..) })
+        Ok(Self { class, body_size: head.get_u64() })
     }
 }
 

@@ -74,6 +74,12 @@ pub(crate) struct Frame<'a> {
 }
 
 impl Frame<'_> {
+    /// The buffer that was read from the payload's first octet on, without a copy.
+    pub(crate) fn share_from(&self) -> Bytes {
+        let start = self.payload.as_ptr() as usize - self.source.as_ptr() as usize;
+        self.source.slice(start..)
+    }
+
     /// The payload as a part of the buffer that was read, without a copy.
     pub(crate) fn share(&self) -> Bytes {
         self.source.slice_ref(self.payload)

@@ -386,10 +386,10 @@ impl Drop for Reader {
 }
 
 impl Batch {
-    fn add(&mut self, queue: Arc<DeliveryQueue>, delivery: Delivery) {
-        if !self.queue.as_ref().is_some_and(|last| Arc::ptr_eq(last, &queue)) {
+    fn add(&mut self, queue: &Arc<DeliveryQueue>, delivery: Delivery) {
+        if !self.queue.as_ref().is_some_and(|last| Arc::ptr_eq(last, queue)) {
             self.flush();
-            self.queue = Some(queue);
+            self.queue = Some(Arc::clone(queue));
         }
         self.deliveries.push(delivery);
     }

@@ -1,50 +1,66 @@
 //! A message that has arrived, read only as far as routing needs.
 
+use std::ops::Range;
+
 use bytes::{Buf, Bytes};
 
 use crate::codec::content::decode_properties;
+use crate::codec::frame::Frame;
 use crate::codec::{DecodeError, Properties};
 
 /// `basic.deliver` or `basic.get-ok` with its content. Names and properties are read when asked for.
 ///
 /// ```text
-/// deliver  | class method | tag-len tag | delivery-tag | redelivered | ex-len exchange | key-len key |
-/// get-ok   | class method |             | delivery-tag | redelivered | ex-len exchange | key-len key | count |
+/// deliver | class method | tag-len tag | delivery-tag | redelivered | ex-len exchange | key-len key |
+/// get-ok  | class method |             | delivery-tag | redelivered | ex-len exchange | key-len key | count |
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// Usually all frames of a message arrive in one read. Then a single share of that buffer holds method,
+/// properties and body, and the delivery costs one reference count; a part that arrived in another read,
+/// or was gathered from several frames, stands apart.
+#[derive(Clone, Debug)]
 pub(crate) struct Delivery {
     /// The delivery tag.
     pub tag: u64,
-    pub redelivered: bool,
     /// How many messages stay in the queue; 0 for `basic.deliver`.
     pub message_count: u32,
+    pub redelivered: bool,
     /// Where the consumer tag ends; 4 where there is none.
     tag_end: u16,
     /// Where the exchange's name ends.
     exchange_end: u16,
     /// Where the routing key ends.
     key_end: u16,
-    method: Bytes,
-    /// Property flags and properties, as they came.
-    pub properties: Bytes,
-    pub body: Bytes,
+    /// From the method's payload on, at least as far as the parts that do not stand apart.
+    buffer: Bytes,
+    /// Property flags and properties, in `buffer`.
+    properties: Range<u32>,
+    /// In `buffer`.
+    body: Range<u32>,
+    apart: Option<Box<Apart>>,
+}
+
+/// Parts that are not in the buffer of the method.
+#[derive(Clone, Debug, Default)]
+struct Apart {
+    properties: Option<Bytes>,
+    body: Option<Bytes>,
 }
 
 /// The octets of class and method.
 const ID: u16 = 4;
 
 impl Delivery {
-    /// Reads a `basic.deliver` payload; the content comes later.
-    pub(crate) fn deliver(method: Bytes) -> Result<Self, DecodeError> {
-        let tag = method.get(usize::from(ID)).ok_or(DecodeError::Truncated)?;
-        let tag_end = ID + 1 + u16::from(*tag);
-        Self::parse(method, tag_end)
+    /// Reads a `basic.deliver` frame; the content comes later.
+    pub(crate) fn deliver(frame: &Frame<'_>) -> Result<Self, DecodeError> {
+        let tag = frame.payload.get(usize::from(ID)).ok_or(DecodeError::Truncated)?;
+        Self::parse(frame, ID + 1 + u16::from(*tag))
     }
 
-    /// Reads a `basic.get-ok` payload; the content comes later.
-    pub(crate) fn get_ok(method: Bytes) -> Result<Self, DecodeError> {
-        let mut delivery = Self::parse(method, ID)?;
-        let mut count = at(&delivery.method, delivery.key_end)?;
+    /// Reads a `basic.get-ok` frame; the content comes later.
+    pub(crate) fn get_ok(frame: &Frame<'_>) -> Result<Self, DecodeError> {
+        let mut delivery = Self::parse(frame, ID)?;
+        let mut count = at(frame.payload, delivery.key_end)?;
         if count.len() < 4 {
             return Err(DecodeError::Truncated);
         }
@@ -52,26 +68,53 @@ impl Delivery {
         Ok(delivery)
     }
 
-    fn parse(method: Bytes, tag_end: u16) -> Result<Self, DecodeError> {
-        let mut fixed = at(&method, tag_end)?;
+    fn parse(frame: &Frame<'_>, tag_end: u16) -> Result<Self, DecodeError> {
+        let mut fixed = at(frame.payload, tag_end)?;
         if fixed.len() < 10 {
             return Err(DecodeError::Truncated);
         }
         let tag = fixed.get_u64();
         let redelivered = fixed.get_u8() & 1 != 0;
-        let exchange_end = name_end(&method, tag_end + 9)?;
-        let key_end = name_end(&method, exchange_end)?;
+        let exchange_end = name_end(frame.payload, tag_end + 9)?;
+        let key_end = name_end(frame.payload, exchange_end)?;
         Ok(Self {
             tag,
-            redelivered,
             message_count: 0,
+            redelivered,
             tag_end,
             exchange_end,
             key_end,
-            method,
-            properties: Bytes::new(),
-            body: Bytes::new(),
+            buffer: frame.share_from(),
+            properties: 0..0,
+            body: 0..0,
+            apart: None,
         })
+    }
+
+    /// The properties have come: they are the last octets of `frame` from `from` on.
+    pub(crate) fn set_properties(&mut self, frame: &Frame<'_>, from: usize) {
+        let properties = frame.payload.get(from..).unwrap_or_default();
+        match within(&self.buffer, properties) {
+            Some(range) => self.properties = range,
+            None => self.apart().properties = Some(frame.source.slice_ref(properties)),
+        }
+    }
+
+    /// All of the body has come in one frame.
+    pub(crate) fn set_body(&mut self, frame: &Frame<'_>) {
+        match within(&self.buffer, frame.payload) {
+            Some(range) => self.body = range,
+            None => self.apart().body = Some(frame.share()),
+        }
+    }
+
+    /// The body was gathered from several frames.
+    pub(crate) fn set_gathered(&mut self, body: Bytes) {
+        self.apart().body = Some(body);
+    }
+
+    fn apart(&mut self) -> &mut Apart {
+        self.apart.get_or_insert_default()
     }
 
     /// The consumer that it is for; empty for `get-ok`.
@@ -91,25 +134,67 @@ impl Delivery {
 
     /// The name between a length octet and `end`; both were checked when the payload was parsed.
     fn name(&self, length_at: u16, end: u16) -> &[u8] {
-        self.method.get(usize::from(length_at) + 1..usize::from(end)).unwrap_or_default()
+        self.buffer.get(usize::from(length_at) + 1..usize::from(end)).unwrap_or_default()
+    }
+
+    /// The body.
+    pub(crate) fn body(&self) -> &[u8] {
+        match self.apart.as_deref() {
+            Some(Apart { body: Some(body), .. }) => body,
+            _ => self.buffer.get(usizes(&self.body)).unwrap_or_default(),
+        }
+    }
+
+    /// The body, sharing the buffer that it was read into.
+    pub(crate) fn share_body(&self) -> Bytes {
+        match self.apart.as_deref() {
+            Some(Apart { body: Some(body), .. }) => body.clone(),
+            _ => self.buffer.slice(usizes(&self.body)),
+        }
+    }
+
+    /// Property flags and properties, as they came.
+    fn raw_properties(&self) -> Bytes {
+        match self.apart.as_deref() {
+            Some(Apart { properties: Some(properties), .. }) => properties.clone(),
+            _ => self.buffer.slice(usizes(&self.properties)),
+        }
     }
 
     /// Reads the properties.
     pub(crate) fn properties(&self) -> Result<Properties, DecodeError> {
-        decode_properties(&self.properties)
+        decode_properties(&self.raw_properties())
     }
 
     /// What it weighs in a bound on memory, in bytes.
     pub(crate) fn weight(&self) -> usize {
-        self.method.len() + self.properties.len() + self.body.len()
+        size_of::<Self>() + usize::from(self.key_end) + usizes(&self.properties).len() + self.body().len()
     }
 
     /// Copies everything out of the buffer that it was read into.
     pub(crate) fn detach(&mut self) {
-        for part in [&mut self.method, &mut self.properties, &mut self.body] {
-            *part = Bytes::copy_from_slice(part);
-        }
+        let (properties, body) = (self.raw_properties(), self.share_body());
+        self.buffer =
+            Bytes::copy_from_slice(self.buffer.get(..usize::from(self.key_end)).unwrap_or_default());
+        self.apart = Some(Box::new(Apart {
+            properties: Some(Bytes::copy_from_slice(&properties)),
+            body: Some(Bytes::copy_from_slice(&body)),
+        }));
     }
+}
+
+/// Where `part` lies in `buffer`, if it does.
+fn within(buffer: &Bytes, part: &[u8]) -> Option<Range<u32>> {
+    let start = (part.as_ptr() as usize).checked_sub(buffer.as_ptr() as usize)?;
+    let end = start.checked_add(part.len())?;
+    if end > buffer.len() {
+        return None;
+    }
+    Some(u32::try_from(start).ok()?..u32::try_from(end).ok()?)
+}
+
+fn usizes(range: &Range<u32>) -> Range<usize> {
+    range.start as usize..range.end as usize
 }
 
 fn at(payload: &[u8], from: u16) -> Result<&[u8], DecodeError> {

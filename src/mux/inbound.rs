@@ -14,20 +14,20 @@ use super::Waiters;
 use super::delivery::Delivery;
 use super::returns::Returned;
 use super::violation::Violation;
-use crate::codec::content::ContentHeader;
+use crate::codec::content::{ContentHeader, PROPERTIES_AT};
 use crate::codec::frame::{Frame, FrameKind};
 use crate::codec::generated::{basic, channel};
 use crate::codec::{Arguments, DecodeError, Decoder, Method, MethodId, ShortStr};
 
 /// What one frame amounts to.
 #[derive(Debug)]
-pub(crate) enum Received<X: Waiters> {
+pub(crate) enum Received<'a, X: Waiters> {
     /// Nothing yet: a part of a content, a heartbeat, or a late frame that was dropped.
     Nothing,
     /// A method without content, for the session.
     Method { channel: u16, method: Method },
     /// A message for a consumer.
-    Delivery { consumer: X::Consumer, delivery: Delivery },
+    Delivery { consumer: &'a X::Consumer, delivery: Delivery },
     /// A message for a consumer that is not there.
     Unclaimed { channel: u16, delivery: Delivery },
     /// A message that answers a `basic.get`.
@@ -141,7 +141,7 @@ impl<X: Waiters> Inbound<X> {
     }
 
     /// Handles one frame.
-    pub(crate) fn receive(&mut self, frame: Frame<'_>) -> Result<Received<X>, Violation> {
+    pub(crate) fn receive(&mut self, frame: Frame<'_>) -> Result<Received<'_, X>, Violation> {
         match frame.kind {
             FrameKind::Heartbeat => Ok(Received::Nothing),
             FrameKind::Method => self.method(frame),
@@ -150,7 +150,7 @@ impl<X: Waiters> Inbound<X> {
         }
     }
 
-    fn method(&mut self, frame: Frame<'_>) -> Result<Received<X>, Violation> {
+    fn method(&mut self, frame: Frame<'_>) -> Result<Received<'_, X>, Violation> {
         let mut input = Decoder::new(frame.source, frame.payload);
         let id = id(&mut input).map_err(|error| Violation::Decode { method: MethodId::NONE, error })?;
         let fault = |error| Violation::Decode { method: id, error };
@@ -165,7 +165,7 @@ impl<X: Waiters> Inbound<X> {
     }
 
     /// A method with content: remembers it until header and body have come.
-    fn begin(&mut self, frame: Frame<'_>, id: MethodId) -> Result<Received<X>, Violation> {
+    fn begin(&mut self, frame: Frame<'_>, id: MethodId) -> Result<Received<'_, X>, Violation> {
         let fault = |error| Violation::Decode { method: id, error };
         if frame.channel == 0 {
             return Err(Violation::WrongChannel { channel: 0, method: id });
@@ -177,8 +177,8 @@ impl<X: Waiters> Inbound<X> {
         };
         lane.interrupt(frame.channel, id)?;
         let incoming = match id {
-            basic::Deliver::ID => Incoming::Delivery(Delivery::deliver(frame.share()).map_err(fault)?),
-            basic::GetOk::ID => Incoming::GetOk(Delivery::get_ok(frame.share()).map_err(fault)?),
+            basic::Deliver::ID => Incoming::Delivery(Delivery::deliver(&frame).map_err(fault)?),
+            basic::GetOk::ID => Incoming::GetOk(Delivery::get_ok(&frame).map_err(fault)?),
             basic::Return::ID => Incoming::Returned(Box::new(returned(frame).map_err(fault)?)),
             // basic.publish, which only clients send
             _ => return Err(Violation::Unexpected { channel: frame.channel, method: id }),
@@ -191,8 +191,8 @@ impl<X: Waiters> Inbound<X> {
     fn content(
         &mut self,
         frame: Frame<'_>,
-        step: impl FnOnce(&mut OpenLane<X>, Frame<'_>, u64) -> Result<Received<X>, Violation>,
-    ) -> Result<Received<X>, Violation> {
+        step: impl for<'a> FnOnce(&'a mut OpenLane<X>, Frame<'_>, u64) -> Result<Received<'a, X>, Violation>,
+    ) -> Result<Received<'_, X>, Violation> {
         match self.lanes.get_mut(usize::from(frame.channel)) {
             None | Some(Lane::Never) => Err(Violation::ChannelNotOpen(frame.channel)),
             Some(Lane::Closed) => Ok(Received::Nothing),
@@ -215,11 +215,11 @@ impl<X: Waiters> OpenLane<X> {
         Err(Violation::Interrupted { channel, method: id })
     }
 
-    fn header(&mut self, frame: Frame<'_>, max_message: u64) -> Result<Received<X>, Violation> {
+    fn header(&mut self, frame: Frame<'_>, max_message: u64) -> Result<Received<'_, X>, Violation> {
         let Assembly::Header(mut incoming) = std::mem::replace(&mut self.assembly, Assembly::Idle) else {
             return Err(Violation::StrayHeader(frame.channel));
         };
-        let header = ContentHeader::from_payload(&frame.share()).map_err(Violation::Header)?;
+        let header = ContentHeader::from_payload(frame.payload).map_err(Violation::Header)?;
         if header.class != basic::CLASS_ID {
             return Err(Violation::HeaderClass(header.class));
         }
@@ -227,9 +227,9 @@ impl<X: Waiters> OpenLane<X> {
         if announced > max_message {
             return Err(Violation::MessageTooLarge { announced, limit: max_message });
         }
-        *incoming.properties() = header.properties;
+        incoming.set_properties(&frame);
         if announced == 0 {
-            return Ok(self.complete(frame.channel, incoming, Bytes::new()));
+            return Ok(self.complete(frame.channel, incoming));
         }
         self.assembly = Assembly::Body { incoming, announced, gathered: BytesMut::new() };
         Ok(Received::Nothing)
@@ -237,63 +237,68 @@ impl<X: Waiters> OpenLane<X> {
 
     /// A body in one frame is shared with the read buffer; one in several is gathered in a buffer that
     /// grows with what arrives, never by what the header announced.
-    fn body(&mut self, frame: Frame<'_>, _: u64) -> Result<Received<X>, Violation> {
-        let (incoming, announced, mut gathered) = match std::mem::replace(&mut self.assembly, Assembly::Idle)
-        {
-            Assembly::Body { incoming, announced, gathered } => (incoming, announced, gathered),
-            Assembly::Header(_) | Assembly::Idle => return Err(Violation::StrayBody(frame.channel)),
-        };
+    fn body(&mut self, frame: Frame<'_>, _: u64) -> Result<Received<'_, X>, Violation> {
+        let (mut incoming, announced, mut gathered) =
+            match std::mem::replace(&mut self.assembly, Assembly::Idle) {
+                Assembly::Body { incoming, announced, gathered } => (incoming, announced, gathered),
+                Assembly::Header(_) | Assembly::Idle => return Err(Violation::StrayBody(frame.channel)),
+            };
         let so_far = gathered.len() as u64 + frame.payload.len() as u64;
         if so_far > announced {
             return Err(Violation::BodyTooLong { announced });
         }
         if so_far == announced && gathered.is_empty() {
-            return Ok(self.complete(frame.channel, incoming, frame.share()));
+            incoming.set_body(&frame);
+            return Ok(self.complete(frame.channel, incoming));
         }
         gathered.extend_from_slice(frame.payload);
         if so_far == announced {
-            return Ok(self.complete(frame.channel, incoming, gathered.freeze()));
+            incoming.set_gathered(gathered.freeze());
+            return Ok(self.complete(frame.channel, incoming));
         }
         self.assembly = Assembly::Body { incoming, announced, gathered };
         Ok(Received::Nothing)
     }
 
-    fn complete(&mut self, channel: u16, incoming: Incoming, body: Bytes) -> Received<X> {
+    fn complete(&mut self, channel: u16, incoming: Incoming) -> Received<'_, X> {
         match incoming {
-            Incoming::Delivery(mut delivery) => {
-                delivery.body = body;
-                match self.consumer(delivery.consumer_tag()) {
-                    Some(consumer) => Received::Delivery { consumer, delivery },
-                    None => Received::Unclaimed { channel, delivery },
-                }
-            }
-            Incoming::GetOk(mut delivery) => {
-                delivery.body = body;
-                Received::GetOk { channel, delivery }
-            }
-            Incoming::Returned(mut returned) => {
-                returned.body = body;
-                Received::Returned { channel, returned }
-            }
+            Incoming::Delivery(delivery) => match self.consumer(delivery.consumer_tag()) {
+                Some(consumer) => Received::Delivery { consumer, delivery },
+                None => Received::Unclaimed { channel, delivery },
+            },
+            Incoming::GetOk(delivery) => Received::GetOk { channel, delivery },
+            Incoming::Returned(returned) => Received::Returned { channel, returned },
         }
     }
 
-    fn consumer(&mut self, tag: &[u8]) -> Option<X::Consumer> {
-        match &self.last {
-            Some((last, consumer)) if last.as_bytes() == tag => return Some(consumer.clone()),
-            _ => {}
+    fn consumer(&mut self, tag: &[u8]) -> Option<&X::Consumer> {
+        if !self.last.as_ref().is_some_and(|(last, _)| last.as_bytes() == tag) {
+            let (tag, consumer) = self.consumers.get_key_value(tag)?;
+            self.last = Some((tag.clone(), consumer.clone()));
         }
-        let (tag, consumer) = self.consumers.get_key_value(tag)?;
-        self.last = Some((tag.clone(), consumer.clone()));
-        Some(consumer.clone())
+        self.last.as_ref().map(|(_, consumer)| consumer)
     }
 }
 
 impl Incoming {
-    fn properties(&mut self) -> &mut Bytes {
+    fn set_properties(&mut self, frame: &Frame<'_>) {
         match self {
-            Self::Delivery(delivery) | Self::GetOk(delivery) => &mut delivery.properties,
-            Self::Returned(returned) => &mut returned.properties,
+            Self::Delivery(delivery) | Self::GetOk(delivery) => delivery.set_properties(frame, PROPERTIES_AT),
+            Self::Returned(returned) => returned.properties = frame.share().slice(PROPERTIES_AT..),
+        }
+    }
+
+    fn set_body(&mut self, frame: &Frame<'_>) {
+        match self {
+            Self::Delivery(delivery) | Self::GetOk(delivery) => delivery.set_body(frame),
+            Self::Returned(returned) => returned.body = frame.share(),
+        }
+    }
+
+    fn set_gathered(&mut self, body: Bytes) {
+        match self {
+            Self::Delivery(delivery) | Self::GetOk(delivery) => delivery.set_gathered(body),
+            Self::Returned(returned) => returned.body = body,
         }
     }
 }

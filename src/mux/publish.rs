@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes};
 
-use super::outgoing::Outgoing;
+use super::outgoing::{CHAIN_FROM, Outgoing};
 use crate::codec::Properties;
 use crate::codec::content::put_header;
 use crate::codec::encode::put_name;
@@ -64,9 +64,18 @@ impl Publish<'_> {
 
     /// One frame for each `most` bytes; none for an empty body.
     fn put_body(&self, out: &mut Outgoing, channel: u16, most: usize) {
+        if self.body.len() < CHAIN_FROM.min(most) {
+            if !self.body.is_empty() {
+                let out = out.buffer();
+                put_body_head(out, channel, u32::try_from(self.body.len()).unwrap_or(u32::MAX));
+                out.put_slice(self.body);
+                out.put_u8(FRAME_END);
+            }
+            return;
+        }
         let mut rest = self.body.clone();
         while !rest.is_empty() {
-            let piece = if rest.len() > most { rest.split_to(most) } else { std::mem::take(&mut rest) };
+            let piece = rest.split_to(rest.len().min(most));
             put_body_head(out.buffer(), channel, u32::try_from(piece.len()).unwrap_or(u32::MAX));
             out.put_body(piece);
             out.buffer().put_u8(FRAME_END);
