@@ -8,11 +8,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::dial::Stream;
 use super::faults;
-use crate::codec::Method;
-use crate::codec::frame::{Cutter, Frame, FrameKind, HEARTBEAT};
+use crate::codec::frame::{Cutter, Frame, FrameKind, HEARTBEAT, put_method};
+use crate::codec::{Method, MethodId};
 use crate::error::{Error, ErrorKind};
 use crate::mux::greeting::{mismatch, undecided};
-use crate::mux::handshake::{Established, Handshake, HandshakeError, Hello, Step};
+use crate::mux::handshake::{Established, Handshake, HandshakeError, Hello, Stage, Step};
 use crate::mux::heartbeat::Heartbeat;
 use crate::mux::violation::Violation;
 
@@ -72,7 +72,7 @@ impl<'a> Dialogue<'a> {
                 Err((error, stage)) => {
                     // a close-ok, or a close that says what is wrong; nobody waits long for it
                     if let HandshakeError::Violation(violation) = &error {
-                        crate::codec::frame::put_method(&mut self.out, 0, &faults::close_for(violation));
+                        put_method(&mut self.out, 0, &faults::close_for(violation));
                     }
                     drop(timeout(FAREWELL, self.flush()).await);
                     drop(timeout(FAREWELL, self.stream.write.shutdown()).await);
@@ -83,7 +83,7 @@ impl<'a> Dialogue<'a> {
     }
 
     /// Handles the whole frames that have come, one at a time: limits change on the way.
-    fn advance(&mut self) -> Result<Option<Established>, (HandshakeError, crate::mux::handshake::Stage)> {
+    fn advance(&mut self) -> Result<Option<Established>, (HandshakeError, Stage)> {
         loop {
             let Some(state) = self.state.take() else { return Ok(None) };
             let reached = state.stage();
@@ -136,7 +136,7 @@ impl<'a> Dialogue<'a> {
     }
 
     fn lost(&self, source: Option<std::io::Error>) -> Error {
-        let stage = self.state.as_ref().map_or(crate::mux::handshake::Stage::Start, Handshake::stage);
+        let stage = self.state.as_ref().map_or(Stage::Start, Handshake::stage);
         faults::lost_in_handshake(stage, source)
     }
 }
@@ -147,7 +147,7 @@ fn method(frame: &Frame<'_>) -> Result<Option<Method>, Violation> {
         FrameKind::Heartbeat => Ok(None),
         FrameKind::Method if frame.channel == 0 => Method::from_payload(frame.source, frame.payload)
             .map(Some)
-            .map_err(|error| Violation::Decode { method: crate::codec::MethodId::NONE, error }),
+            .map_err(|error| Violation::Decode { method: MethodId::NONE, error }),
         FrameKind::Method | FrameKind::Header | FrameKind::Body => {
             Err(Violation::ChannelNotOpen(frame.channel))
         }
