@@ -205,8 +205,7 @@ impl Reader {
             Event::Cancelled { id, tag } => {
                 tracing::debug!(channel = id, %tag, "the server cancelled a consumer");
                 if let Some(queue) = self.inbound.unregister(id, &tag) {
-                    let error = Error::new(ErrorKind::ConsumerCancelled, "the server cancelled the consumer");
-                    self.shared.end_consumer(&queue, End::Failed(error));
+                    self.shared.end_consumer(&queue, End::CancelledByServer);
                 }
             }
             Event::FlowResumed => self.shared.credit.notify_waiters(),
