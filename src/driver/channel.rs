@@ -164,14 +164,11 @@ impl ChannelLink {
         let queue = Arc::new(DeliveryQueue::new(self.state.key, method.no_ack, budget));
         let consumer = Some(Arc::clone(&queue));
         let answer = self.start(turn, Expect::only(basic::ConsumeOk::ID), |session, key, pending| {
-            if let Some(prefetch_count) = prefetch {
-                // the server takes both in their order: no need to wait for the first one's answer
-                let qos = basic::Qos { prefetch_size: 0, prefetch_count, global: false };
-                let unheard =
-                    Pending { expect: Expect::only(basic::QosOk::ID), waiter: None, consumer: None };
-                session.call(key, &qos, unheard)?;
-            }
-            session.consume(key, method, Pending { consumer, ..pending })
+            let pending = Pending { consumer, ..pending };
+            let Some(prefetch_count) = prefetch else { return session.consume(key, method, pending) };
+            // the server takes both in their order: no need to wait for the first one's answer
+            let qos = basic::Qos { prefetch_size: 0, prefetch_count, global: false };
+            session.consume_with(key, &qos, method, pending)
         })?;
         // dropped, or timed out, before the answer: the consumer is cancelled when it comes
         let mut unheard = Unheard { channel: self, queue: Some(queue) };
