@@ -122,7 +122,7 @@ impl ChannelLink {
 
     /// Sends a request and waits for its reply.
     pub(crate) async fn call<M: Request>(&self, request: &M) -> Result<M::Reply, Error> {
-        let turn = self.turn().await;
+        let turn = self.link.turn(&self.state.turn).await?;
         let answer = self.start(turn, Expect::only(M::Reply::ID), |session, key, pending| {
             session.call(key, request, pending)
         })?;
@@ -131,7 +131,7 @@ impl ChannelLink {
 
     /// Sends `basic.cancel`: its answer is told apart by the consumer tag.
     pub(crate) async fn cancel(&self, tag: &ShortStr) -> Result<(), Error> {
-        let turn = self.turn().await;
+        let turn = self.link.turn(&self.state.turn).await?;
         let method = basic::Cancel { consumer_tag: tag.clone(), no_wait: false };
         let answer = self
             .start(turn, expect_cancel(tag), |session, key, pending| session.call(key, &method, pending))?;
@@ -140,7 +140,7 @@ impl ChannelLink {
 
     /// Sends `basic.get`. `None`: the queue is empty.
     pub(crate) async fn get(&self, method: &basic::Get) -> Result<Option<Delivery>, Error> {
-        let turn = self.turn().await;
+        let turn = self.link.turn(&self.state.turn).await?;
         let expect = Expect { reply: basic::GetOk::ID, or: Some(basic::GetEmpty::ID), tag: None };
         let answer = self.start(turn, expect, |session, key, pending| session.call(key, method, pending))?;
         Ok(match self.await_answer(answer).await? {
@@ -158,7 +158,7 @@ impl ChannelLink {
         prefetch: Option<u16>,
         method: &basic::Consume,
     ) -> Result<Arc<DeliveryQueue>, Error> {
-        let turn = self.turn().await;
+        let turn = self.link.turn(&self.state.turn).await?;
         let unbounded = method.no_ack || prefetch.is_none_or(|prefetch| prefetch == 0);
         let budget = unbounded.then(|| Arc::clone(&self.shared().budget));
         let queue = Arc::new(DeliveryQueue::new(self.state.key, method.no_ack, budget));
@@ -176,18 +176,13 @@ impl ChannelLink {
         unheard.queue.take().ok_or_else(|| super::faults::lost(None))
     }
 
-    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        // the semaphore is never closed
-        Arc::clone(&self.state.turn).acquire_owned().await.ok()
-    }
-
     fn start(
         &self,
-        turn: Option<OwnedSemaphorePermit>,
+        turn: OwnedSemaphorePermit,
         expect: Expect,
         command: impl FnOnce(&mut Session<Driver>, ChannelKey, Pending<Driver>) -> Result<(), Refusal>,
     ) -> Result<oneshot::Receiver<Result<Answer, Error>>, Error> {
-        let (waiter, answer) = ReplyWaiter::new(turn);
+        let (waiter, answer) = ReplyWaiter::new(Some(turn));
         let pending = Pending { expect, waiter: Some(waiter), consumer: None };
         self.with(|session, key| command(session, key, pending))?;
         Ok(answer)
