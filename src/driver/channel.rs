@@ -29,17 +29,13 @@ pub(crate) struct ChannelState {
     pub key: ChannelKey,
     /// One call at a time; callers queue in their order.
     turn: Arc<Semaphore>,
-    closed: OnceLock<Closed>,
+    /// Why it has ended.
+    error: OnceLock<Error>,
+    /// What was settled before the end, for `Confirm`s that have not asked yet. Set after `error`.
+    confirms: OnceLock<Mutex<Option<Confirms<Waker>>>>,
     /// Wakes whoever waits for the end.
     ended: Notify,
     pub returns: Returns,
-}
-
-#[derive(Debug)]
-struct Closed {
-    error: Error,
-    /// What was settled before the end, for `Confirm`s that have not asked yet.
-    confirms: Mutex<Option<Confirms<Waker>>>,
 }
 
 impl ChannelState {
@@ -47,10 +43,17 @@ impl ChannelState {
         Self {
             key,
             turn: Arc::new(Semaphore::new(1)),
-            closed: OnceLock::new(),
+            error: OnceLock::new(),
+            confirms: OnceLock::new(),
             ended: Notify::new(),
             returns: Returns::default(),
         }
+    }
+
+    /// The channel is about to end, for this reason. Called under the session's lock, so that whoever finds
+    /// the channel gone there finds the reason here.
+    pub(crate) fn will_end(&self, error: Error) {
+        drop(self.error.set(error));
     }
 
     /// The channel has ended: everybody who waits for a confirm is woken, and will find the error.
@@ -59,7 +62,8 @@ impl ChannelState {
         if let Some(confirms) = &mut confirms {
             confirms.take_waiters(&mut woken);
         }
-        drop(self.closed.set(Closed { error, confirms: Mutex::new(confirms) }));
+        drop(self.error.set(error));
+        drop(self.confirms.set(Mutex::new(confirms)));
         self.ended.notify_waiters();
         self.returns.end();
         woken.into_iter().for_each(Waker::wake);
@@ -67,7 +71,7 @@ impl ChannelState {
 
     /// Why it has ended, if it has.
     pub(crate) fn error(&self) -> Option<&Error> {
-        self.closed.get().map(|closed| &closed.error)
+        self.error.get()
     }
 }
 
@@ -274,19 +278,23 @@ impl ChannelLink {
         ask: impl FnOnce(&mut Confirms<Waker>, bool) -> Option<Outcome>,
     ) -> Poll<Result<Outcome, Error>> {
         let mut session = self.shared().lock();
-        if let Ok(Some(confirms)) = session.confirms(self.state.key) {
-            return ask(confirms, false).map_or(Poll::Pending, |outcome| Poll::Ready(Ok(outcome)));
+        match session.confirms(self.state.key) {
+            Ok(Some(confirms)) => {
+                return ask(confirms, false).map_or(Poll::Pending, |outcome| Poll::Ready(Ok(outcome)));
+            }
+            // numbers are given out only where confirms are on
+            Ok(None) => return Poll::Ready(Ok(Outcome::Acked)),
+            Err(_) => drop(session),
         }
-        drop(session);
-        let Some(closed) = self.state.closed.get() else {
+        let Some(confirms) = self.state.confirms.get() else {
             // another thread is about to tell: it has ended the session, and not yet this channel
             waker.wake_by_ref();
             return Poll::Pending;
         };
-        let mut confirms = closed.confirms.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut confirms = confirms.lock().unwrap_or_else(PoisonError::into_inner);
         match confirms.as_mut().and_then(|confirms| ask(confirms, true)) {
             Some(outcome) => Poll::Ready(Ok(outcome)),
-            None => Poll::Ready(Err(closed.error.clone())),
+            None => Poll::Ready(Err(self.refused(Refusal::ChannelClosed))),
         }
     }
 

@@ -166,6 +166,9 @@ impl Reader {
         let mut woken = Vec::new();
         let event = self.shared.with(|session| {
             let event = session.receive(channel, method);
+            if let Ok(Event::ChannelClosed { close, ended, .. }) = &event {
+                ended.channel.will_end(faults::channel_closed(close));
+            }
             woken.append(&mut session.woken);
             event
         })?;
