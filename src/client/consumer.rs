@@ -17,7 +17,7 @@ use super::worker::Handle;
 use crate::codec::generated::basic;
 use crate::codec::{FieldValue, ShortStr};
 use crate::driver::queue::{DeliveryQueue, End};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::mux::delivery::Delivery as Raw;
 
 /// What a consumer is started with.
@@ -191,6 +191,10 @@ impl Consumer {
                 self.done = true;
                 return Poll::Ready(match end {
                     End::Cancelled => None,
+                    End::CancelledByServer => {
+                        let text = "the server cancelled the consumer";
+                        Some(Err(Error::new(ErrorKind::ConsumerCancelled, text)))
+                    }
                     End::Failed(error) if error.kind() == ErrorKind::Closed => None,
                     End::Failed(error) => Some(Err(error)),
                 });

@@ -177,8 +177,8 @@ impl ConnectOptions {
         self
     }
 
-    /// How long a call waits for the server's answer; 30 s unless set, zero for ever. It does not limit
-    /// the wait for a confirm.
+    /// How long a call waits for the server's answer, and before that for the answers to earlier calls on
+    /// its channel; 30 s unless set, zero for ever. It does not limit the wait for a confirm.
     pub fn rpc_timeout(mut self, limit: Duration) -> Self {
         self.limits.rpc_timeout = limit;
         self

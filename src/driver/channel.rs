@@ -29,17 +29,13 @@ pub(crate) struct ChannelState {
     pub key: ChannelKey,
     /// One call at a time; callers queue in their order.
     turn: Arc<Semaphore>,
-    closed: OnceLock<Closed>,
+    /// Why it has ended.
+    error: OnceLock<Error>,
+    /// What was settled before the end, for `Confirm`s that have not asked yet. Set after `error`.
+    confirms: OnceLock<Mutex<Option<Confirms<Waker>>>>,
     /// Wakes whoever waits for the end.
     ended: Notify,
     pub returns: Returns,
-}
-
-#[derive(Debug)]
-struct Closed {
-    error: Error,
-    /// What was settled before the end, for `Confirm`s that have not asked yet.
-    confirms: Mutex<Option<Confirms<Waker>>>,
 }
 
 impl ChannelState {
@@ -47,10 +43,17 @@ impl ChannelState {
         Self {
             key,
             turn: Arc::new(Semaphore::new(1)),
-            closed: OnceLock::new(),
+            error: OnceLock::new(),
+            confirms: OnceLock::new(),
             ended: Notify::new(),
             returns: Returns::default(),
         }
+    }
+
+    /// The channel is about to end, for this reason. Called under the session's lock, so that whoever finds
+    /// the channel gone there finds the reason here.
+    pub(crate) fn will_end(&self, error: Error) {
+        drop(self.error.set(error));
     }
 
     /// The channel has ended: everybody who waits for a confirm is woken, and will find the error.
@@ -59,7 +62,8 @@ impl ChannelState {
         if let Some(confirms) = &mut confirms {
             confirms.take_waiters(&mut woken);
         }
-        drop(self.closed.set(Closed { error, confirms: Mutex::new(confirms) }));
+        drop(self.error.set(error));
+        drop(self.confirms.set(Mutex::new(confirms)));
         self.ended.notify_waiters();
         self.returns.end();
         woken.into_iter().for_each(Waker::wake);
@@ -67,7 +71,7 @@ impl ChannelState {
 
     /// Why it has ended, if it has.
     pub(crate) fn error(&self) -> Option<&Error> {
-        self.closed.get().map(|closed| &closed.error)
+        self.error.get()
     }
 }
 
@@ -122,7 +126,7 @@ impl ChannelLink {
 
     /// Sends a request and waits for its reply.
     pub(crate) async fn call<M: Request>(&self, request: &M) -> Result<M::Reply, Error> {
-        let turn = self.turn().await;
+        let turn = self.link.turn(&self.state.turn).await?;
         let answer = self.start(turn, Expect::only(M::Reply::ID), |session, key, pending| {
             session.call(key, request, pending)
         })?;
@@ -131,7 +135,7 @@ impl ChannelLink {
 
     /// Sends `basic.cancel`: its answer is told apart by the consumer tag.
     pub(crate) async fn cancel(&self, tag: &ShortStr) -> Result<(), Error> {
-        let turn = self.turn().await;
+        let turn = self.link.turn(&self.state.turn).await?;
         let method = basic::Cancel { consumer_tag: tag.clone(), no_wait: false };
         let answer = self
             .start(turn, expect_cancel(tag), |session, key, pending| session.call(key, &method, pending))?;
@@ -140,7 +144,7 @@ impl ChannelLink {
 
     /// Sends `basic.get`. `None`: the queue is empty.
     pub(crate) async fn get(&self, method: &basic::Get) -> Result<Option<Delivery>, Error> {
-        let turn = self.turn().await;
+        let turn = self.link.turn(&self.state.turn).await?;
         let expect = Expect { reply: basic::GetOk::ID, or: Some(basic::GetEmpty::ID), tag: None };
         let answer = self.start(turn, expect, |session, key, pending| session.call(key, method, pending))?;
         Ok(match self.await_answer(answer).await? {
@@ -158,20 +162,17 @@ impl ChannelLink {
         prefetch: Option<u16>,
         method: &basic::Consume,
     ) -> Result<Arc<DeliveryQueue>, Error> {
-        let turn = self.turn().await;
+        let turn = self.link.turn(&self.state.turn).await?;
         let unbounded = method.no_ack || prefetch.is_none_or(|prefetch| prefetch == 0);
         let budget = unbounded.then(|| Arc::clone(&self.shared().budget));
         let queue = Arc::new(DeliveryQueue::new(self.state.key, method.no_ack, budget));
         let consumer = Some(Arc::clone(&queue));
         let answer = self.start(turn, Expect::only(basic::ConsumeOk::ID), |session, key, pending| {
-            if let Some(prefetch_count) = prefetch {
-                // the server takes both in their order: no need to wait for the first one's answer
-                let qos = basic::Qos { prefetch_size: 0, prefetch_count, global: false };
-                let unheard =
-                    Pending { expect: Expect::only(basic::QosOk::ID), waiter: None, consumer: None };
-                session.call(key, &qos, unheard)?;
-            }
-            session.consume(key, method, Pending { consumer, ..pending })
+            let pending = Pending { consumer, ..pending };
+            let Some(prefetch_count) = prefetch else { return session.consume(key, method, pending) };
+            // the server takes both in their order: no need to wait for the first one's answer
+            let qos = basic::Qos { prefetch_size: 0, prefetch_count, global: false };
+            session.consume_with(key, &qos, method, pending)
         })?;
         // dropped, or timed out, before the answer: the consumer is cancelled when it comes
         let mut unheard = Unheard { channel: self, queue: Some(queue) };
@@ -179,18 +180,13 @@ impl ChannelLink {
         unheard.queue.take().ok_or_else(|| super::faults::lost(None))
     }
 
-    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        // the semaphore is never closed
-        Arc::clone(&self.state.turn).acquire_owned().await.ok()
-    }
-
     fn start(
         &self,
-        turn: Option<OwnedSemaphorePermit>,
+        turn: OwnedSemaphorePermit,
         expect: Expect,
         command: impl FnOnce(&mut Session<Driver>, ChannelKey, Pending<Driver>) -> Result<(), Refusal>,
     ) -> Result<oneshot::Receiver<Result<Answer, Error>>, Error> {
-        let (waiter, answer) = ReplyWaiter::new(turn);
+        let (waiter, answer) = ReplyWaiter::new(Some(turn));
         let pending = Pending { expect, waiter: Some(waiter), consumer: None };
         self.with(|session, key| command(session, key, pending))?;
         Ok(answer)
@@ -282,19 +278,23 @@ impl ChannelLink {
         ask: impl FnOnce(&mut Confirms<Waker>, bool) -> Option<Outcome>,
     ) -> Poll<Result<Outcome, Error>> {
         let mut session = self.shared().lock();
-        if let Ok(Some(confirms)) = session.confirms(self.state.key) {
-            return ask(confirms, false).map_or(Poll::Pending, |outcome| Poll::Ready(Ok(outcome)));
+        match session.confirms(self.state.key) {
+            Ok(Some(confirms)) => {
+                return ask(confirms, false).map_or(Poll::Pending, |outcome| Poll::Ready(Ok(outcome)));
+            }
+            // numbers are given out only where confirms are on
+            Ok(None) => return Poll::Ready(Ok(Outcome::Acked)),
+            Err(_) => drop(session),
         }
-        drop(session);
-        let Some(closed) = self.state.closed.get() else {
+        let Some(confirms) = self.state.confirms.get() else {
             // another thread is about to tell: it has ended the session, and not yet this channel
             waker.wake_by_ref();
             return Poll::Pending;
         };
-        let mut confirms = closed.confirms.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut confirms = confirms.lock().unwrap_or_else(PoisonError::into_inner);
         match confirms.as_mut().and_then(|confirms| ask(confirms, true)) {
             Some(outcome) => Poll::Ready(Ok(outcome)),
-            None => Poll::Ready(Err(closed.error.clone())),
+            None => Poll::Ready(Err(self.refused(Refusal::ChannelClosed))),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 use tracing::Instrument;
 
@@ -38,7 +38,7 @@ pub(crate) struct Link {
     pub agreed: Agreed,
     pub server_properties: FieldTable,
     /// One call on channel 0 at a time.
-    turn: tokio::sync::Mutex<()>,
+    turn: Arc<Semaphore>,
 }
 
 impl Link {
@@ -61,7 +61,7 @@ impl Link {
             shared,
             agreed,
             server_properties: opened.established.server_properties,
-            turn: tokio::sync::Mutex::new(()),
+            turn: Arc::new(Semaphore::new(1)),
         })
     }
 
@@ -79,12 +79,29 @@ impl Link {
 
     /// Sends `connection.update-secret` and waits for its answer.
     pub(crate) async fn update_secret(&self, method: &connection::UpdateSecret) -> Result<(), Error> {
-        let _turn = self.turn.lock().await;
-        let (waiter, answer) = ReplyWaiter::new(None);
+        let turn = self.turn(&self.turn).await?;
+        let (waiter, answer) = ReplyWaiter::new(Some(turn));
         self.shared
             .with(|session| session.update_secret(method, waiter))
             .map_err(|refusal| self.shared.refused(refusal))?;
         self.await_answer(answer).await.map(drop)
+    }
+
+    /// Waits until no earlier call is under way, as long as the user allows for an answer: one that was
+    /// lost must not hang those behind it. Nothing has been sent if this fails.
+    pub(crate) async fn turn(&self, turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
+        let limit = self.shared.limits.rpc_timeout;
+        let turn = Arc::clone(turns).acquire_owned();
+        let taken = if limit.is_zero() {
+            turn.await
+        } else {
+            timeout(limit, turn).await.map_err(|_| {
+                let text = "the server has not answered an earlier call, so this one was not sent";
+                Error::new(ErrorKind::Timeout, text)
+            })?
+        };
+        // nobody closes the semaphore
+        taken.map_err(|error| super::shared::closed_by_user().with_source(error))
     }
 
     /// Waits for the answer to a call, for as long as the user allows.

@@ -52,7 +52,10 @@ struct State {
 pub(crate) enum End {
     /// The user cancelled the consumer.
     Cancelled,
-    /// Something else ended it.
+    /// The server cancelled it. As after the user's cancel, what has come stays to be taken: the channel
+    /// lives, and the server would not deliver it again.
+    CancelledByServer,
+    /// Its channel has ended.
     Failed(Error),
 }
 

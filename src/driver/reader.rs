@@ -166,6 +166,9 @@ impl Reader {
         let mut woken = Vec::new();
         let event = self.shared.with(|session| {
             let event = session.receive(channel, method);
+            if let Ok(Event::ChannelClosed { close, ended, .. }) = &event {
+                ended.channel.will_end(faults::channel_closed(close));
+            }
             woken.append(&mut session.woken);
             event
         })?;
@@ -205,8 +208,7 @@ impl Reader {
             Event::Cancelled { id, tag } => {
                 tracing::debug!(channel = id, %tag, "the server cancelled a consumer");
                 if let Some(queue) = self.inbound.unregister(id, &tag) {
-                    let error = Error::new(ErrorKind::ConsumerCancelled, "the server cancelled the consumer");
-                    self.shared.end_consumer(&queue, End::Failed(error));
+                    self.shared.end_consumer(&queue, End::CancelledByServer);
                 }
             }
             Event::FlowResumed => self.shared.credit.notify_waiters(),

@@ -174,6 +174,25 @@ impl<X: Waiters> Session<X> {
         Ok(())
     }
 
+    /// Sends `basic.qos`, whose answer nobody waits for, and `basic.consume`; or neither of them.
+    pub(crate) fn consume_with(
+        &mut self,
+        key: ChannelKey,
+        qos: &basic::Qos,
+        method: &basic::Consume,
+        pending: Pending<X>,
+    ) -> Result<(), Refusal> {
+        let before = self.out.mark();
+        let unheard = Pending { expect: Expect::only(basic::QosOk::ID), waiter: None, consumer: None };
+        self.call(key, qos, unheard)?;
+        let consumed = self.consume(key, method, pending);
+        if consumed.is_err() {
+            self.out.rewind(before);
+            drop(self.open(key)?.pending.pop_back());
+        }
+        consumed
+    }
+
     /// Sends a method that the server will not answer.
     pub(crate) fn send<M: Arguments>(&mut self, key: ChannelKey, method: &M) -> Result<(), Refusal> {
         self.put(key, method)

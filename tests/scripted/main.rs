@@ -1,0 +1,19 @@
+//! The client against a server that plays a script: what may go wrong between them, row by row.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a panic is how a test fails"
+)]
+
+mod closing;
+mod consuming;
+mod content;
+mod framing;
+mod handshake;
+mod heartbeats;
+mod methods;
+#[path = "../support/peer.rs"]
+mod peer;
+mod publishing;
