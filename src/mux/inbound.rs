@@ -272,7 +272,7 @@ impl<X: Waiters> OpenLane<X> {
     }
 
     fn consumer(&mut self, tag: &[u8]) -> Option<&X::Consumer> {
-        if !self.last.as_ref().is_some_and(|(last, _)| last.as_bytes() == tag) {
+        if self.last.as_ref().is_none_or(|(last, _)| last.as_bytes() != tag) {
             let (tag, consumer) = self.consumers.get_key_value(tag)?;
             self.last = Some((tag.clone(), consumer.clone()));
         }
