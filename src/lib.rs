@@ -57,6 +57,9 @@ mod client;
 mod codec;
 mod driver;
 mod error;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod mux;
 
 pub use self::client::{

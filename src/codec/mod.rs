@@ -12,6 +12,8 @@ pub(crate) mod generated;
 pub(crate) mod method;
 pub(crate) mod primitive;
 pub(crate) mod table;
+#[cfg(test)]
+mod tests;
 
 // What generated code and the layers above refer to.
 pub use self::decode::{DecodeError, Decoder};

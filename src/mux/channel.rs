@@ -88,6 +88,7 @@ impl Expect {
             return false;
         }
         match (&self.tag, method) {
+            (Some(tag), Method::BasicConsumeOk(ok)) => ok.consumer_tag == *tag,
             (Some(tag), Method::BasicCancelOk(ok)) => ok.consumer_tag == *tag,
             _ => true,
         }

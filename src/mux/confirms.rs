@@ -139,7 +139,11 @@ impl<C> Confirms<C> {
     /// Gives the message back if it belongs to none, or to one whose `Confirm` was dropped.
     pub(crate) fn returned(&mut self, returned: Box<Returned>) -> Option<Box<Returned>> {
         let fingerprint = returned.fingerprint();
-        let at = self.mandatory.iter().position(|(_, candidate)| *candidate == fingerprint);
+        // one that was settled out of order was not returned before that, so it is not meant now
+        let ring = &mut self.ring;
+        let at = self.mandatory.iter().position(|(number, candidate)| {
+            *candidate == fingerprint && !matches!(slot(ring, self.base, *number), None | Some(Slot::Settled))
+        });
         let Some((number, _)) = at.and_then(|at| self.mandatory.remove(at)) else {
             return Some(returned);
         };

@@ -168,7 +168,11 @@ impl Delivery {
 
     /// What it weighs in a bound on memory, in bytes.
     pub(crate) fn weight(&self) -> usize {
-        size_of::<Self>() + usize::from(self.key_end) + usizes(&self.properties).len() + self.body().len()
+        let properties = match self.apart.as_deref() {
+            Some(Apart { properties: Some(properties), .. }) => properties.len(),
+            _ => usizes(&self.properties).len(),
+        };
+        size_of::<Self>() + usize::from(self.key_end) + properties + self.body().len()
     }
 
     /// Copies everything out of the buffer that it was read into.

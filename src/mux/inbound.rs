@@ -113,6 +113,7 @@ impl<X: Waiters> Inbound<X> {
     /// Deliveries for `tag` go to `consumer` from now on.
     pub(crate) fn register(&mut self, channel: u16, tag: ShortStr, consumer: X::Consumer) {
         if let Some(Lane::Open(lane)) = self.lanes.get_mut(usize::from(channel)) {
+            lane.last = None;
             lane.consumers.insert(tag, consumer);
         }
     }

@@ -24,6 +24,10 @@ pub(crate) mod publish;
 pub(crate) mod returns;
 pub(crate) mod sasl;
 pub(crate) mod session;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub(crate) mod tune;
 pub(crate) mod violation;
 

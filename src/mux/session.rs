@@ -5,6 +5,7 @@
 //! …) come from users, inputs ([`receive`](Session::receive), [`get_ok`](Session::get_ok),
 //! [`returned`](Session::returned)) from the reader, in any order. A command that is refused has written nothing.
 
+use std::collections::VecDeque;
 use std::num::NonZeroU16;
 
 use bytes::BufMut;
@@ -32,8 +33,8 @@ pub(crate) struct Session<X: Waiters> {
     frame_max: u32,
     /// The server takes no publishes for now.
     blocked: bool,
-    /// A call on channel 0: update-secret.
-    pending: Option<Pending<X>>,
+    /// Calls of update-secret; several if the futures of earlier ones were dropped.
+    secrets: VecDeque<X::Reply>,
     /// What waits to be written.
     pub out: Outgoing,
     /// Who must be woken because of confirms; whoever holds the session takes them out.
@@ -112,7 +113,7 @@ impl<X: Waiters> Session<X> {
             ids: Ids::new(agreed.channel_max),
             frame_max: agreed.frame_max,
             blocked: false,
-            pending: None,
+            secrets: VecDeque::new(),
             out: Outgoing::default(),
             woken: Vec::new(),
         }
@@ -161,9 +162,10 @@ impl<X: Waiters> Session<X> {
         &mut self,
         key: ChannelKey,
         method: &basic::Consume,
-        pending: Pending<X>,
+        mut pending: Pending<X>,
     ) -> Result<(), Refusal> {
         let tag = &method.consumer_tag;
+        pending.expect.tag = (!tag.is_empty()).then(|| tag.clone());
         if !tag.is_empty() && self.open(key)?.tags.contains(tag) {
             return Err(Refusal::TagInUse);
         }
@@ -206,8 +208,7 @@ impl<X: Waiters> Session<X> {
     ) -> Result<(), Refusal> {
         self.check_open()?;
         self.put_on(0, method)?;
-        let expect = Expect::only(connection::UpdateSecretOk::ID);
-        self.pending = Some(Pending { expect, waiter: Some(waiter), consumer: None });
+        self.secrets.push_back(waiter);
         Ok(())
     }
 
@@ -281,7 +282,7 @@ impl<X: Waiters> Session<X> {
         {
             waiters.push(waiter);
         }
-        waiters.extend(self.pending.take().and_then(|pending| pending.waiter));
+        waiters.extend(self.secrets.drain(..));
         (self.end_all(), waiters)
     }
 
@@ -299,7 +300,7 @@ impl<X: Waiters> Session<X> {
 
     /// Whether somebody waits for a reply or a confirm: then reading must go on.
     pub(crate) fn is_awaited(&self) -> bool {
-        self.pending.is_some()
+        !self.secrets.is_empty()
             || self.slots.iter().any(|slot| match &slot.state {
                 State::Free => false,
                 State::Opening { .. } | State::Closing { .. } => true,
@@ -397,8 +398,8 @@ impl<X: Waiters> Session<X> {
                 self.blocked = false;
                 Ok(Event::Unblocked)
             }
-            reply @ Method::ConnectionUpdateSecretOk(_) => match self.pending.take() {
-                Some(Pending { waiter, consumer, .. }) => Ok(Event::Reply { id: 0, waiter, reply, consumer }),
+            reply @ Method::ConnectionUpdateSecretOk(_) => match self.secrets.pop_front() {
+                Some(waiter) => Ok(Event::Reply { id: 0, waiter: Some(waiter), reply, consumer: None }),
                 None => Err(Violation::Unexpected { channel: 0, method: reply.id() }),
             },
             other => Err(Violation::Unexpected { channel: 0, method: other.id() }),

@@ -3,10 +3,11 @@
 use thiserror::Error;
 
 use crate::codec::frame::FrameError;
+use crate::codec::generated::basic;
 use crate::codec::generated::constants::{
     CHANNEL_ERROR, COMMAND_INVALID, FRAME_ERROR, NOT_ALLOWED, SYNTAX_ERROR, UNEXPECTED_FRAME,
 };
-use crate::codec::{DecodeError, Method, MethodId};
+use crate::codec::{Arguments, DecodeError, Method, MethodId};
 
 /// A breach of the protocol by the server. It ends the connection.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -43,7 +44,9 @@ impl Violation {
     /// The code that tells the server.
     pub(crate) const fn reply_code(&self) -> u16 {
         match self {
-            Self::Frame(FrameError::HeartbeatChannel(_)) => UNEXPECTED_FRAME,
+            // a get-ok that nobody asked for is a content where none belongs
+            Self::Frame(FrameError::HeartbeatChannel(_))
+            | Self::Unexpected { method: basic::GetOk::ID, .. } => UNEXPECTED_FRAME,
             Self::Frame(_) | Self::Header(_) | Self::MessageTooLarge { .. } | Self::BodyTooLong { .. } => {
                 FRAME_ERROR
             }

@@ -163,7 +163,7 @@ async fn c10_return_get_ok_and_deliver_on_one_channel_each_find_their_place() {
 
 #[tokio::test]
 async fn c10_a_get_ok_without_a_get_is_refused() {
-    refused(&[method(1, &basic::GetOk::default()), content(1, b"got")].concat(), 503).await;
+    refused(&[method(1, &basic::GetOk::default()), content(1, b"got")].concat(), 505).await;
 }
 
 #[tokio::test]

@@ -19,6 +19,8 @@ pub(super) fn module(spec: &Spec) -> String {
         pub mod constants;
         {modules}
 
+        #[cfg(any(fuzzing, test))]
+        use crate::codec::encode::put_short;
         use crate::codec::{{Arguments, DecodeError, Decoder, MethodId, Sender}};
 
         /// Any method, with its arguments.
@@ -62,6 +64,7 @@ fn implementation(all: &[Entry<'_>]) -> String {
     let ids = lines(all, |it| format!("Self::{}(_) => {},", it.variant(), it.id()));
     let decodings =
         lines(all, |it| format!("{} => Arguments::decode(input).map(Self::{}),", it.id(), it.variant()));
+    let encodings = lines(all, |it| format!("Self::{}(arguments) => arguments.encode(out),", it.variant()));
     let names = lines(all, |it| format!("{} => \"{}\",", it.id(), it.name()));
     let senders = lines([Sender::Client, Sender::Server, Sender::Both], |sender| senders(all, sender));
     let contents = patterns(all, |method| method.content);
@@ -85,6 +88,16 @@ fn implementation(all: &[Entry<'_>]) -> String {
                 {decodings}
                 _ => Err(DecodeError::unknown_method(id)),
             }}
+        }}
+
+        /// Appends the numbers and the arguments: a method frame's payload. What is sent is encoded from
+        /// the method's own struct; this is for the scripted servers of tests.
+        #[cfg(any(fuzzing, test))]
+        pub fn encode(&self, out: &mut Vec<u8>) {{
+            let id = self.id();
+            put_short(out, id.class);
+            put_short(out, id.method);
+            match self {{ {encodings} }}
         }}
 
         /// The name of the method with these numbers, such as `queue.declare`, or `unknown`.

@@ -12,6 +12,8 @@ pub mod exchange;
 pub mod queue;
 pub mod tx;
 
+#[cfg(any(fuzzing, test))]
+use crate::codec::encode::put_short;
 use crate::codec::{Arguments, DecodeError, Decoder, MethodId, Sender};
 
 /// Any method, with its arguments.
@@ -297,6 +299,83 @@ impl Method {
             tx::Rollback::ID => Arguments::decode(input).map(Self::TxRollback),
             tx::RollbackOk::ID => Arguments::decode(input).map(Self::TxRollbackOk),
             _ => Err(DecodeError::unknown_method(id)),
+        }
+    }
+
+    /// Appends the numbers and the arguments: a method frame's payload. What is sent is encoded from
+    /// the method's own struct; this is for the scripted servers of tests.
+    #[cfg(any(fuzzing, test))]
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let id = self.id();
+        put_short(out, id.class);
+        put_short(out, id.method);
+        match self {
+            Self::ConnectionStart(arguments) => arguments.encode(out),
+            Self::ConnectionStartOk(arguments) => arguments.encode(out),
+            Self::ConnectionSecure(arguments) => arguments.encode(out),
+            Self::ConnectionSecureOk(arguments) => arguments.encode(out),
+            Self::ConnectionTune(arguments) => arguments.encode(out),
+            Self::ConnectionTuneOk(arguments) => arguments.encode(out),
+            Self::ConnectionOpen(arguments) => arguments.encode(out),
+            Self::ConnectionOpenOk(arguments) => arguments.encode(out),
+            Self::ConnectionClose(arguments) => arguments.encode(out),
+            Self::ConnectionCloseOk(arguments) => arguments.encode(out),
+            Self::ConnectionBlocked(arguments) => arguments.encode(out),
+            Self::ConnectionUnblocked(arguments) => arguments.encode(out),
+            Self::ConnectionUpdateSecret(arguments) => arguments.encode(out),
+            Self::ConnectionUpdateSecretOk(arguments) => arguments.encode(out),
+            Self::ChannelOpen(arguments) => arguments.encode(out),
+            Self::ChannelOpenOk(arguments) => arguments.encode(out),
+            Self::ChannelFlow(arguments) => arguments.encode(out),
+            Self::ChannelFlowOk(arguments) => arguments.encode(out),
+            Self::ChannelClose(arguments) => arguments.encode(out),
+            Self::ChannelCloseOk(arguments) => arguments.encode(out),
+            Self::AccessRequest(arguments) => arguments.encode(out),
+            Self::AccessRequestOk(arguments) => arguments.encode(out),
+            Self::ExchangeDeclare(arguments) => arguments.encode(out),
+            Self::ExchangeDeclareOk(arguments) => arguments.encode(out),
+            Self::ExchangeDelete(arguments) => arguments.encode(out),
+            Self::ExchangeDeleteOk(arguments) => arguments.encode(out),
+            Self::ExchangeBind(arguments) => arguments.encode(out),
+            Self::ExchangeBindOk(arguments) => arguments.encode(out),
+            Self::ExchangeUnbind(arguments) => arguments.encode(out),
+            Self::ExchangeUnbindOk(arguments) => arguments.encode(out),
+            Self::QueueDeclare(arguments) => arguments.encode(out),
+            Self::QueueDeclareOk(arguments) => arguments.encode(out),
+            Self::QueueBind(arguments) => arguments.encode(out),
+            Self::QueueBindOk(arguments) => arguments.encode(out),
+            Self::QueuePurge(arguments) => arguments.encode(out),
+            Self::QueuePurgeOk(arguments) => arguments.encode(out),
+            Self::QueueDelete(arguments) => arguments.encode(out),
+            Self::QueueDeleteOk(arguments) => arguments.encode(out),
+            Self::QueueUnbind(arguments) => arguments.encode(out),
+            Self::QueueUnbindOk(arguments) => arguments.encode(out),
+            Self::BasicQos(arguments) => arguments.encode(out),
+            Self::BasicQosOk(arguments) => arguments.encode(out),
+            Self::BasicConsume(arguments) => arguments.encode(out),
+            Self::BasicConsumeOk(arguments) => arguments.encode(out),
+            Self::BasicCancel(arguments) => arguments.encode(out),
+            Self::BasicCancelOk(arguments) => arguments.encode(out),
+            Self::BasicPublish(arguments) => arguments.encode(out),
+            Self::BasicReturn(arguments) => arguments.encode(out),
+            Self::BasicDeliver(arguments) => arguments.encode(out),
+            Self::BasicGet(arguments) => arguments.encode(out),
+            Self::BasicGetOk(arguments) => arguments.encode(out),
+            Self::BasicGetEmpty(arguments) => arguments.encode(out),
+            Self::BasicAck(arguments) => arguments.encode(out),
+            Self::BasicReject(arguments) => arguments.encode(out),
+            Self::BasicRecoverAsync(arguments) => arguments.encode(out),
+            Self::BasicRecover(arguments) => arguments.encode(out),
+            Self::BasicRecoverOk(arguments) => arguments.encode(out),
+            Self::BasicNack(arguments) => arguments.encode(out),
+            Self::ConfirmSelect(arguments) => arguments.encode(out),
+            Self::ConfirmSelectOk(arguments) => arguments.encode(out),
+            Self::TxSelect(arguments) => arguments.encode(out),
+            Self::TxSelectOk(arguments) => arguments.encode(out),
+            Self::TxCommit(arguments) => arguments.encode(out),
+            Self::TxCommitOk(arguments) => arguments.encode(out),
+            Self::TxRollback(arguments) => arguments.encode(out),
+            Self::TxRollbackOk(arguments) => arguments.encode(out),
         }
     }
 
