@@ -26,6 +26,8 @@ pub struct Outbound<'a> {
     pub(crate) exchange: &'a ShortStr,
     pub(crate) routing_key: &'a [u8],
     pub(crate) mandatory: bool,
+    /// Whether somebody will wait for the confirm at once.
+    pub(crate) awaited: bool,
     pub(crate) message: &'a Message,
 }
 

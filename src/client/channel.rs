@@ -312,12 +312,12 @@ impl Operations for Channel {
     }
 
     fn try_enqueue(&self, outbound: Outbound<'_>) -> Result<Option<Confirm>> {
-        let sent = self.inner.link.try_publish(outbound.publish()?)?;
+        let sent = self.inner.link.try_publish(outbound.publish()?, outbound.awaited)?;
         Ok(sent.map(|sent| Confirm::new(&self.inner, sent.number)))
     }
 
     async fn enqueue(&self, outbound: Outbound<'_>) -> Result<Confirm> {
-        let sent = self.inner.link.publish(outbound.publish()?).await?;
+        let sent = self.inner.link.publish(outbound.publish()?, outbound.awaited).await?;
         Ok(Confirm::new(&self.inner, sent.number))
     }
 }
@@ -325,7 +325,7 @@ impl Operations for Channel {
 impl<'a> Outbound<'a> {
     /// As the layers below want it.
     fn publish(self) -> Result<Publish<'a>> {
-        let Self { exchange, routing_key, mandatory, message } = self;
+        let Self { exchange, routing_key, mandatory, message, .. } = self;
         let (properties, body) = message.parts()?;
         Ok(Publish { exchange: exchange.as_bytes(), routing_key, mandatory, properties, body })
     }

@@ -28,6 +28,7 @@ pub struct Enqueue<'a, C = Channel> {
     exchange: &'a ShortStr,
     routing_key: &'a [u8],
     mandatory: bool,
+    awaited: bool,
     state: State,
 }
 
@@ -51,7 +52,14 @@ impl<'a, C: Carrier> Enqueue<'a, C> {
         routing_key: &'a [u8],
         message: Message,
     ) -> Self {
-        Self { carrier, exchange, routing_key, mandatory: false, state: State::Ready(message) }
+        Self {
+            carrier,
+            exchange,
+            routing_key,
+            mandatory: false,
+            awaited: false,
+            state: State::Ready(message),
+        }
     }
 
     /// If the message reaches no queue it comes back, instead of being dropped: its [`Confirm`] is then
@@ -63,10 +71,16 @@ impl<'a, C: Carrier> Enqueue<'a, C> {
 
     fn wait(&self, message: Message) -> BoxFuture<'static, Result<Confirm>> {
         let (carrier, exchange) = (self.carrier.clone(), self.exchange.clone());
-        let (routing_key, mandatory) = (Bytes::copy_from_slice(self.routing_key), self.mandatory);
+        let routing_key = Bytes::copy_from_slice(self.routing_key);
+        let (mandatory, awaited) = (self.mandatory, self.awaited);
         Box::pin(async move {
-            let outbound =
-                Outbound { exchange: &exchange, routing_key: &routing_key, mandatory, message: &message };
+            let outbound = Outbound {
+                exchange: &exchange,
+                routing_key: &routing_key,
+                mandatory,
+                awaited,
+                message: &message,
+            };
             carrier.enqueue(outbound).await
         })
     }
@@ -78,8 +92,8 @@ impl<C: Carrier> Future for Enqueue<'_, C> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Confirm>> {
         let this = &mut *self;
         if let State::Ready(message) = &this.state {
-            let Self { carrier, exchange, routing_key, mandatory, .. } = *this;
-            match carrier.try_enqueue(Outbound { exchange, routing_key, mandatory, message }) {
+            let Self { carrier, exchange, routing_key, mandatory, awaited, .. } = *this;
+            match carrier.try_enqueue(Outbound { exchange, routing_key, mandatory, awaited, message }) {
                 Ok(None) => {}
                 Ok(Some(confirm)) => {
                     this.state = State::Done;
@@ -122,7 +136,7 @@ pub struct Publish<'a, C = Channel> {
 
 impl<'a, C: Carrier> Publish<'a, C> {
     pub(super) fn new(enqueue: Enqueue<'a, C>) -> Self {
-        Self { enqueue, confirm: None }
+        Self { enqueue: Enqueue { awaited: true, ..enqueue }, confirm: None }
     }
 
     /// If the message reaches no queue it comes back, instead of being dropped: this then fails with

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::link::Link;
 use super::queue::{DeliveryQueue, End, Farewell};
 use super::returns::Returns;
-use super::shared::Shared;
+use super::shared::{Shared, Urgency};
 use super::waiters::{Answer, Driver, ReplyWaiter};
 use crate::codec::generated::{basic, channel, constants};
 use crate::codec::{Arguments, Method, Request, ShortStr};
@@ -188,7 +188,10 @@ impl ChannelLink {
     ) -> Result<oneshot::Receiver<Result<Answer, Error>>, Error> {
         let (waiter, answer) = ReplyWaiter::new(Some(turn));
         let pending = Pending { expect, waiter: Some(waiter), consumer: None };
-        self.with(|session, key| command(session, key, pending))?;
+        let key = self.state.key;
+        self.shared()
+            .run(|session| (command(session, key, pending), Urgency::Now))
+            .map_err(|refusal| self.refused(refusal))?;
         Ok(answer)
     }
 
@@ -207,15 +210,15 @@ impl ChannelLink {
     /// much waits to be written.
     ///
     /// Cancel safe: dropped while it waits, nothing was handed over.
-    pub(crate) async fn publish(&self, publish: Publish<'_>) -> Result<Sent, Error> {
-        if let Some(sent) = self.try_publish(publish)? {
+    pub(crate) async fn publish(&self, publish: Publish<'_>, awaited: bool) -> Result<Sent, Error> {
+        if let Some(sent) = self.try_publish(publish, awaited)? {
             return Ok(sent);
         }
         loop {
             let mut credit = std::pin::pin!(self.shared().credit.notified());
             // listens before it looks, so that no wake is missed
             credit.as_mut().enable();
-            if let Some(sent) = self.try_publish(publish)? {
+            if let Some(sent) = self.try_publish(publish, awaited)? {
                 return Ok(sent);
             }
             credit.await;
@@ -223,12 +226,22 @@ impl ChannelLink {
     }
 
     /// Like [`publish`](Self::publish), but `None` where that would wait.
-    pub(crate) fn try_publish(&self, publish: Publish<'_>) -> Result<Option<Sent>, Error> {
+    ///
+    /// A message whose confirm is `awaited`, alone on its way, is written at once; where several are, they
+    /// go out together.
+    pub(crate) fn try_publish(&self, publish: Publish<'_>, awaited: bool) -> Result<Option<Sent>, Error> {
         let most = self.shared().limits.outgoing;
-        Ok(match self.with(|session, key| session.publish(key, &publish, most))? {
-            Published::Accepted(number) => Some(Sent { number }),
-            Published::Wait => None,
-        })
+        let key = self.state.key;
+        let published = self.shared().run(|session| {
+            let published = session.publish(key, &publish, most);
+            let confirmed = matches!(published, Ok(Published::Accepted(Some(_))));
+            let now = awaited && confirmed && session.is_alone(key);
+            (published, if now { Urgency::Now } else { Urgency::Soon })
+        });
+        match published.map_err(|refusal| self.refused(refusal))? {
+            Published::Accepted(number) => Ok(Some(Sent { number })),
+            Published::Wait => Ok(None),
+        }
     }
 
     // Confirms.

@@ -10,7 +10,7 @@ use tracing::Instrument;
 use super::dial::dial;
 use super::handshake::perform;
 use super::reader::Reader;
-use super::shared::{Limits, Shared};
+use super::shared::{Limits, Shared, Urgency};
 use super::waiters::{Answer, ReplyWaiter};
 use super::writer::Writer;
 use crate::codec::generated::{connection, constants};
@@ -50,11 +50,10 @@ impl Link {
         let opened = perform(&mut stream, hello, address.handshake_timeout).await?;
         let agreed = opened.established.agreed;
         let heartbeat = Heartbeat::new(agreed.heartbeat);
-        let shared = Arc::new(Shared::new(Session::new(agreed), heartbeat, limits));
+        let shared = Arc::new(Shared::new(Session::new(agreed), stream.write, heartbeat, limits));
         let span = tracing::info_span!("connection", host = %address.host, port = address.port);
         tracing::debug!(parent: &span, ?agreed, "connected");
-        let writer =
-            tokio::spawn(Writer::new(Arc::clone(&shared), stream.write).run().instrument(span.clone()));
+        let writer = tokio::spawn(Writer::new(Arc::clone(&shared)).run().instrument(span.clone()));
         let reader = Reader::new(Arc::clone(&shared), stream.read, opened.rest, agreed, writer);
         tokio::spawn(reader.run().instrument(span));
         Ok(Self {
@@ -82,7 +81,7 @@ impl Link {
         let turn = self.turn(&self.turn).await?;
         let (waiter, answer) = ReplyWaiter::new(Some(turn));
         self.shared
-            .with(|session| session.update_secret(method, waiter))
+            .run(|session| (session.update_secret(method, waiter), Urgency::Now))
             .map_err(|refusal| self.shared.refused(refusal))?;
         self.await_answer(answer).await.map(drop)
     }

@@ -1,13 +1,14 @@
 //! The reader: owns the receiving half, routes deliveries, hands out replies, notices the end.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::dial::ReadHalf;
 use super::faults;
@@ -32,6 +33,9 @@ const READ_MAX: usize = 256 << 10;
 /// How long the server may take to end the connection after the last word.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// How long to sleep where there is no deadline.
+const LONG: Duration = Duration::from_secs(3600);
+
 /// The task that reads.
 pub(crate) struct Reader {
     shared: Arc<Shared>,
@@ -42,6 +46,9 @@ pub(crate) struct Reader {
     inbound: Inbound<Driver>,
     batch: Batch,
     last_read: Instant,
+    /// One timer for the task's life, set again only when it has fired or the deadline comes nearer:
+    /// reading does not touch it.
+    timer: Pin<Box<Sleep>>,
     /// When an orderly close is given up, or the server's last word after a failed write.
     give_up: Option<Instant>,
     writer: Option<JoinHandle<()>>,
@@ -86,6 +93,8 @@ impl Reader {
             inbound,
             batch: Batch::default(),
             last_read: Instant::now(),
+            // fires at once, and is set then
+            timer: Box::pin(sleep_until(Instant::now())),
             give_up: None,
             writer: Some(writer),
         }
@@ -265,19 +274,32 @@ impl Reader {
         self.pause().await;
         self.input.reserve(self.read_size);
         loop {
-            let dead = self.shared.heartbeat.dead_at(self.last_read.into_std()).map(Instant::from_std);
-            let deadline = [dead, self.give_up].into_iter().flatten().min();
             tokio::select! {
                 biased;
                 read = self.stream.read_buf(&mut self.input) => return self.has_read(read),
                 () = self.shared.closing.notified() => if let Some(stop) = self.notice_close() {
                     return Some(stop);
                 },
-                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                    return Some(if deadline == dead { Stop::Silent } else { self.gave_up() });
-                }
+                () = &mut self.timer => if let Some(stop) = self.look_at_deadlines() {
+                    return Some(stop);
+                },
             }
         }
+    }
+
+    /// Whether a deadline has passed; if not, sets the timer to the next one.
+    fn look_at_deadlines(&mut self) -> Option<Stop> {
+        let now = Instant::now();
+        let dead = self.shared.heartbeat.dead_at(self.last_read.into_std()).map(Instant::from_std);
+        if dead.is_some_and(|dead| dead <= now) {
+            return Some(Stop::Silent);
+        }
+        if self.give_up.is_some_and(|give_up| give_up <= now) {
+            return Some(self.gave_up());
+        }
+        let next = [dead, self.give_up].into_iter().flatten().min();
+        self.timer.as_mut().reset(next.unwrap_or(now + LONG));
+        None
     }
 
     fn has_read(&mut self, read: io::Result<usize>) -> Option<Stop> {
@@ -306,7 +328,7 @@ impl Reader {
         let limit =
             if self.shared.write_error.get().is_some() { LINGER } else { self.shared.limits.close_timeout };
         self.give_up = Instant::now().checked_add(limit);
-        None
+        self.look_at_deadlines()
     }
 
     fn gave_up(&self) -> Stop {

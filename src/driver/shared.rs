@@ -3,17 +3,24 @@
 //! Lock and wake rules:
 //! - The session's lock is held for short, bounded work only: never over an await, a system call, a wake
 //!   or user code. It is never held together with a consumer queue's lock.
-//! - Whoever makes the outgoing buffer non-empty wakes the writer, after unlocking.
-//! - The writer wakes waiting publishers each time it has taken the buffer.
+//! - Who writes holds the [`Pipe`]; while nobody does it lies beside the session, under the same lock.
+//! - Whoever makes the outgoing buffer non-empty while the pipe lies there wakes the writer, after unlocking.
+//! - Whoever gives the pipe back looks whether more waits meanwhile, under the same lock.
+//! - Whoever takes the buffer wakes waiting publishers.
 
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use super::budget::Budget;
+use super::dial::WriteHalf;
 use super::faults;
+use super::pipe::Pipe;
 use super::waiters::Driver;
 use crate::codec::ShortStr;
 use crate::codec::generated::connection;
@@ -37,10 +44,56 @@ pub(crate) struct Limits {
     pub close_timeout: Duration,
 }
 
+/// What the lock guards.
+#[derive(Debug)]
+pub(crate) struct Core {
+    session: Session<Driver>,
+    /// `None` while somebody writes, and after the end.
+    pipe: Option<Box<Pipe>>,
+}
+
+impl Deref for Core {
+    type Target = Session<Driver>;
+
+    fn deref(&self) -> &Session<Driver> {
+        &self.session
+    }
+}
+
+impl DerefMut for Core {
+    fn deref_mut(&mut self) -> &mut Session<Driver> {
+        &mut self.session
+    }
+}
+
+impl Core {
+    /// Takes the pipe, loaded, if it lies there and something is to be written.
+    fn load_pipe(&mut self) -> Option<Box<Pipe>> {
+        let pipe = self.pipe.as_mut()?;
+        if !pipe.is_unfinished() {
+            if self.session.out.is_empty() {
+                return None;
+            }
+            pipe.load(&mut self.session.out);
+        }
+        self.pipe.take()
+    }
+}
+
+/// When what a command appended is to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// By the writer, with whatever gathers until it gets to it: the most for each system call.
+    Soon,
+    /// At once, in the caller's task, if nobody is writing: for a caller that will wait for the answer
+    /// anyway, this saves waking another task.
+    Now,
+}
+
 /// The shared state of one connection.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    session: Mutex<Session<Driver>>,
+    core: Mutex<Core>,
     /// Wakes the writer.
     pub to_write: Notify,
     /// Wakes publishers that wait.
@@ -61,9 +114,14 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(session: Session<Driver>, heartbeat: Heartbeat, limits: Limits) -> Self {
+    pub(crate) fn new(
+        session: Session<Driver>,
+        stream: WriteHalf,
+        heartbeat: Heartbeat,
+        limits: Limits,
+    ) -> Self {
         Self {
-            session: Mutex::new(session),
+            core: Mutex::new(Core { session, pipe: Some(Box::new(Pipe::new(stream))) }),
             to_write: Notify::new(),
             credit: Notify::new(),
             closing: Notify::new(),
@@ -78,22 +136,97 @@ impl Shared {
     }
 
     /// The session, without waking anybody afterwards: for whoever appends nothing.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Session<Driver>> {
-        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs a command under the lock, and wakes the writer if there is something new to write.
     pub(crate) fn with<T>(&self, command: impl FnOnce(&mut Session<Driver>) -> T) -> T {
-        let mut session = self.lock();
-        let was_empty = session.out.is_empty();
-        let result = command(&mut session);
-        let wake = was_empty && !session.out.is_empty();
-        drop(session);
-        if wake {
+        self.run(|session| (command(session), Urgency::Soon))
+    }
+
+    /// Runs a command under the lock, and sees to it that what it appended is written.
+    pub(crate) fn run<T>(&self, command: impl FnOnce(&mut Session<Driver>) -> (T, Urgency)) -> T {
+        let mut core = self.lock();
+        let was_empty = core.out.is_empty();
+        let (result, urgency) = command(&mut core);
+        let pipe = if urgency == Urgency::Now { core.load_pipe() } else { None };
+        // while somebody holds the pipe nobody needs to be woken: it is given back with another look
+        let wake = was_empty && !core.out.is_empty() && core.pipe.is_some();
+        drop(core);
+        if let Some(pipe) = pipe {
+            self.write_now(pipe);
+        } else if wake {
             self.to_write.notify_one();
         }
         self.budget.reconsider();
         result
+    }
+
+    /// Writes what goes at once; the writer does the rest.
+    fn write_now(&self, mut pipe: Box<Pipe>) {
+        self.credit.notify_waiters();
+        let written = pipe.poll_write(&mut Context::from_waker(Waker::noop()));
+        let mut core = self.lock();
+        let more = pipe.is_unfinished() || !core.out.is_empty() || self.failure().is_some();
+        core.pipe = Some(pipe);
+        drop(core);
+        if more {
+            self.to_write.notify_one();
+        }
+        if let Poll::Ready(Err(error)) = written {
+            self.write_failed(error);
+        }
+    }
+
+    /// Gives the pipe back, if there is one to give, and takes it again if something is to be written.
+    pub(crate) fn exchange_pipe(&self, back: Option<Box<Pipe>>) -> Option<Box<Pipe>> {
+        let mut core = self.lock();
+        if back.is_some() {
+            core.pipe = back;
+        }
+        let pipe = core.load_pipe();
+        drop(core);
+        if pipe.is_some() {
+            // while this batch is written, the next one is encoded
+            self.credit.notify_waiters();
+        }
+        pipe
+    }
+
+    /// Whether the connection has ended, and everything is written.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.failure().is_some() && self.lock().pipe.is_some()
+    }
+
+    /// Takes the pipe for good.
+    pub(crate) fn remove_pipe(&self) -> Option<Box<Pipe>> {
+        self.lock().pipe.take()
+    }
+
+    /// Appends a heartbeat if nothing was written for half the interval, and gives back what memory an
+    /// idle connection does not need. Returns when something was last written.
+    pub(crate) fn heartbeat_if_idle(&self) -> Instant {
+        let now = Instant::now();
+        let mut core = self.lock();
+        // somebody is writing
+        let Some(pipe) = &mut core.pipe else { return now };
+        let last_write = pipe.last_write;
+        pipe.release();
+        let due = self.heartbeat.send_at(last_write.into_std());
+        if due.is_some_and(|due| due <= now.into_std()) {
+            core.out.release();
+            core.heartbeat();
+            return now;
+        }
+        last_write
+    }
+
+    /// Nothing can be written any more. The reader ends the connection, once it has seen what the server
+    /// says.
+    pub(crate) fn write_failed(&self, error: io::Error) {
+        drop(self.write_error.set(error));
+        self.closing.notify_one();
     }
 
     /// Ends the connection for everybody who waits, with the first error that is given. With a `close`, the

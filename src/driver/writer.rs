@@ -1,35 +1,33 @@
-//! The writer: swaps the outgoing buffer under the lock, writes it outside, sends heartbeats.
+//! The writer: takes what waits under the lock, writes it outside, sends heartbeats.
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::io::AsyncWriteExt;
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use super::dial::WriteHalf;
 use super::shared::Shared;
-use crate::mux::outgoing::Outgoing;
-
-/// How many pieces one system call takes.
-const SLICES: usize = 64;
 
 /// How long the last bytes may take once the connection has ended.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// How long to sleep where there are no heartbeats.
+const LONG: Duration = Duration::from_secs(3600);
+
 /// The task that writes.
 pub(crate) struct Writer {
     shared: Arc<Shared>,
-    stream: WriteHalf,
-    batch: Outgoing,
-    last_write: Instant,
+    /// One timer for the task's life, set again only when it has fired: writing does not touch it.
+    heartbeat: Pin<Box<Sleep>>,
 }
 
 impl Writer {
-    pub(crate) fn new(shared: Arc<Shared>, stream: WriteHalf) -> Self {
-        Self { shared, stream, batch: Outgoing::default(), last_write: Instant::now() }
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let heartbeat = Box::pin(sleep_until(due(&shared, Instant::now())));
+        Self { shared, heartbeat }
     }
 
     /// Runs until the connection has ended and everything is written, or cannot be.
@@ -37,72 +35,45 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         tokio::select! {
             written = self.write_all() => if let Err(error) = written {
-                // the reader ends the connection, once it has seen what the server says
-                drop(shared.write_error.set(error));
-                shared.closing.notify_one();
+                shared.write_failed(error);
             },
             () = async { shared.ended().await; sleep(LINGER).await } => {
                 tracing::debug!("the last bytes could not be written in time");
             }
         }
-        drop(tokio::time::timeout(LINGER, self.stream.shutdown()).await);
+        if let Some(mut pipe) = shared.remove_pipe() {
+            drop(tokio::time::timeout(LINGER, pipe.stream.shutdown()).await);
+        }
     }
 
     async fn write_all(&mut self) -> io::Result<()> {
+        let mut back = None;
         loop {
-            if self.take() {
-                self.write_batch().await?;
-                self.last_write = Instant::now();
-            } else if self.shared.failure().is_some() {
-                return Ok(());
-            } else {
-                self.idle().await;
+            match self.shared.exchange_pipe(back.take()) {
+                Some(mut pipe) => {
+                    let written = poll_fn(|context| pipe.poll_write(context)).await;
+                    back = Some(pipe);
+                    written?;
+                }
+                None if self.shared.is_finished() => return Ok(()),
+                None => self.idle().await,
             }
         }
     }
 
-    /// Takes what waits; false if nothing does.
-    fn take(&mut self) -> bool {
-        self.batch.clear();
-        std::mem::swap(&mut self.shared.lock().out, &mut self.batch);
-        if self.batch.is_empty() {
-            return false;
-        }
-        // while this batch is written, the next one is encoded
-        self.shared.credit.notify_waiters();
-        true
-    }
-
-    async fn write_batch(&mut self) -> io::Result<()> {
-        let total = self.batch.len();
-        let mut written = 0;
-        while written < total {
-            let Self { stream, batch, .. } = self;
-            let count = poll_fn(|context| {
-                let mut slices = [IoSlice::new(&[]); SLICES];
-                let used = batch.slices(written, &mut slices);
-                Pin::new(&mut *stream).poll_write_vectored(context, slices.get(..used).unwrap_or_default())
-            })
-            .await?;
-            if count == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            written += count;
-        }
-        self.stream.flush().await
-    }
-
-    /// Waits for something to write; when it is time, writes a heartbeat.
+    /// Waits for something to write; when it is time, appends a heartbeat.
     async fn idle(&mut self) {
-        let due = self.shared.heartbeat.send_at(self.last_write.into_std()).map(Instant::from_std);
         tokio::select! {
             () = self.shared.to_write.notified() => {}
-            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                self.batch.release();
-                let mut session = self.shared.lock();
-                session.out.release();
-                session.heartbeat();
+            () = &mut self.heartbeat => {
+                let last_write = self.shared.heartbeat_if_idle();
+                self.heartbeat.as_mut().reset(due(&self.shared, last_write));
             }
         }
     }
+}
+
+/// When to look whether a heartbeat is due.
+fn due(shared: &Shared, last_write: Instant) -> Instant {
+    shared.heartbeat.send_at(last_write.into_std()).map_or_else(|| Instant::now() + LONG, Instant::from_std)
 }

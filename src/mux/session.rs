@@ -311,6 +311,11 @@ impl<X: Waiters> Session<X> {
             })
     }
 
+    /// Whether just one publish of the channel waits for its confirm.
+    pub(crate) fn is_alone(&mut self, key: ChannelKey) -> bool {
+        self.confirms(key).is_ok_and(|confirms| confirms.is_some_and(|confirms| confirms.in_flight() == 1))
+    }
+
     /// The confirms of a channel, if it is open and has them on.
     pub(crate) fn confirms(&mut self, key: ChannelKey) -> Result<Option<&mut Confirms<X::Confirm>>, Refusal> {
         Ok(self.open(key)?.confirms.as_mut())
