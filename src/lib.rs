@@ -53,6 +53,9 @@
 //!
 //! Needs a tokio runtime with I/O and time enabled, of either flavour. Each connection has two tasks.
 
+#[cfg(lepus_bench)]
+#[doc(hidden)]
+pub mod bench;
 mod client;
 mod codec;
 mod driver;

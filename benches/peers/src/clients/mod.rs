@@ -1,0 +1,103 @@
+//! The clients. Each runs in a process of its own, and is used as its own documentation shows.
+
+mod amqprs;
+pub(crate) mod floor;
+mod lapin;
+mod lepus;
+pub(crate) mod rabbitmq_c;
+
+use std::future::Future;
+
+use tokio::runtime::{Builder, Runtime};
+
+use crate::Result;
+use crate::job::Job;
+use crate::measure::Sample;
+use crate::work::Work;
+
+/// Who does the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Client {
+    /// No client at all: frames that were encoded beforehand.
+    Floor,
+    /// lepus on a multi-thread runtime, as `#[tokio::main]` makes it.
+    Lepus,
+    /// lepus on a current-thread runtime.
+    LepusCurrentThread,
+    Amqprs,
+    Lapin,
+    /// librabbitmq.
+    RabbitmqC,
+}
+
+/// All clients by their names.
+pub(crate) const ALL: [(Client, &str); 6] = [
+    (Client::Floor, "floor"),
+    (Client::Lepus, "lepus"),
+    (Client::LepusCurrentThread, "lepus-ct"),
+    (Client::Amqprs, "amqprs"),
+    (Client::Lapin, "lapin"),
+    (Client::RabbitmqC, "rabbitmq-c"),
+];
+
+impl Client {
+    pub(crate) fn name(self) -> &'static str {
+        ALL.iter().find(|(client, _)| *client == self).map_or("?", |(_, name)| name)
+    }
+
+    pub(crate) fn named(name: &str) -> Result<Self> {
+        let found = ALL.iter().find(|(_, known)| *known == name);
+        found.map(|(client, _)| *client).ok_or_else(|| format!("no client is called {name:?}").into())
+    }
+
+    /// Whether the work makes sense for it: without a client there are no tasks and no idle connections,
+    /// and a connection of librabbitmq serves one thread.
+    pub(crate) fn does(self, work: Work) -> bool {
+        match self {
+            Self::Floor => !matches!(work, Work::Tasks | Work::Channels | Work::Idle),
+            Self::RabbitmqC => !matches!(work, Work::Tasks | Work::Channels | Work::Both),
+            Self::Lepus | Self::LepusCurrentThread | Self::Amqprs | Self::Lapin => true,
+        }
+    }
+
+    /// Does the work in this process.
+    pub(crate) fn run(self, job: &Job) -> Result<Sample> {
+        match self {
+            Self::Floor => floor::run(job),
+            Self::Lepus => multi_thread()?.block_on(lepus::run(job)),
+            Self::LepusCurrentThread => {
+                Builder::new_current_thread().enable_all().build()?.block_on(lepus::run(job))
+            }
+            Self::Amqprs => multi_thread()?.block_on(amqprs::run(job)),
+            Self::Lapin => multi_thread()?.block_on(lapin::run(job)),
+            Self::RabbitmqC => Err("librabbitmq has a program of its own".into()),
+        }
+    }
+}
+
+/// As `#[tokio::main]` on a machine with two cores.
+fn multi_thread() -> Result<Runtime> {
+    Ok(Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+}
+
+/// The memory of each of [`IDLE`](crate::work::IDLE) connections, which `open` opens. One that is opened
+/// before pays for what is needed once.
+async fn idle<C, F: Future<Output = Result<C>>>(open: impl Fn() -> F) -> Result<Sample> {
+    use crate::measure::{Meter, resident};
+    use crate::work::IDLE;
+
+    let _first = open().await?;
+    let settle = std::time::Duration::from_millis(300);
+    tokio::time::sleep(settle).await;
+    let before = resident()?;
+    let meter = Meter::start(settle);
+    let mut connections = Vec::new();
+    for _ in 0..IDLE {
+        connections.push(open().await?);
+    }
+    let sample = meter.stop(IDLE);
+    tokio::time::sleep(settle).await;
+    let memory = resident()?.saturating_sub(before) / IDLE;
+    drop(connections);
+    Ok(Sample { memory, ..sample })
+}
