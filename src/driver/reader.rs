@@ -341,7 +341,10 @@ impl Reader {
     /// While too much waits for consumers that nothing else bounds, nothing is read.
     async fn pause(&mut self) {
         let budget = Arc::clone(&self.shared.budget);
-        while budget.is_overspent() || (budget.is_spent() && !self.shared.lock().is_awaited()) {
+        // once the connection is closing, the server's answer must be found behind whatever comes before it
+        while self.give_up.is_none()
+            && (budget.is_overspent() || (budget.is_spent() && !self.shared.lock().is_awaited()))
+        {
             tokio::select! {
                 () = budget.freed() => {}
                 () = self.shared.closing.notified() => {
