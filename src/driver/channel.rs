@@ -313,8 +313,12 @@ impl ChannelLink {
 
     /// Nobody waits for this publish any more.
     pub(crate) fn abandon_confirm(&self, number: u64) {
-        if let Ok(Some(confirms)) = self.shared().lock().confirms(self.state.key) {
-            confirms.abandon(number);
+        let returned = match self.shared().lock().confirms(self.state.key) {
+            Ok(Some(confirms)) => confirms.abandon(number),
+            _ => None,
+        };
+        if let Some(returned) = returned {
+            self.state.returns.push(*returned);
         }
     }
 

@@ -182,16 +182,19 @@ impl<C> Confirms<C> {
         }
     }
 
-    /// Forgets who waits for a publish: its `Confirm` was dropped.
-    pub(crate) fn abandon(&mut self, number: u64) {
-        match slot(&mut self.ring, self.base, number) {
-            Some(slot @ (Slot::Pending | Slot::Waiting(_))) => *slot = Slot::Abandoned,
-            _ => {
-                if let Some(failure) = self.failures.remove(&number) {
-                    self.abandoned.get_or_insert(failure);
-                }
-            }
+    /// Forgets who waits for a publish: its `Confirm` was dropped. Gives the message back if it has come
+    /// back before.
+    pub(crate) fn abandon(&mut self, number: u64) -> Option<Box<Returned>> {
+        if let Some(slot @ (Slot::Pending | Slot::Waiting(_))) = slot(&mut self.ring, self.base, number) {
+            *slot = Slot::Abandoned;
         }
+        let failure = self.failures.remove(&number)?;
+        let returned = match &failure {
+            Outcome::Returned(returned) => Some(returned.clone()),
+            Outcome::Acked | Outcome::Nacked => None,
+        };
+        self.abandoned.get_or_insert(failure);
+        returned
     }
 
     /// Whether everything up to `number` is settled; if so, the first failure that no `Confirm` told.
