@@ -2,7 +2,7 @@
 
 use lepus::{ErrorKind, protocol::basic};
 
-use crate::broker::test;
+use crate::case::test;
 use crate::tools::{bodies, closed_the_channel, fill, next, numbers, take, until};
 
 #[test]

@@ -2,7 +2,8 @@
 
 use lepus::{ConnectOptions, Connection, Message};
 
-use crate::broker::{test, url};
+use crate::broker::url;
+use crate::case::test;
 use crate::tools::next;
 
 /// `length` bytes in which a shift by any number of bytes shows.

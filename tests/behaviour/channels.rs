@@ -2,7 +2,8 @@
 
 use lepus::{ConnectOptions, ErrorKind, Origin, Scope};
 
-use crate::broker::{test, url};
+use crate::broker::url;
+use crate::case::test;
 use crate::tools::{closed_the_channel, now};
 
 #[test]

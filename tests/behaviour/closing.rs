@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lepus::{ErrorKind, Origin, Scope, protocol::basic};
 
-use crate::broker::test;
+use crate::case::test;
 use crate::tools::{fill, is_missing, next, now, numbers, take, until};
 
 #[test]
@@ -194,7 +194,8 @@ fn an_error_of_the_connection_ends_everything_with_code_and_text() {
         let error = channel.call(qos).await.unwrap_err();
         let of_consumer = consumer.next().await.unwrap().unwrap_err();
         assert!(consumer.next().await.is_none());
-        for error in [error, of_consumer, connection.closed().await, other.declare_queue("").await.unwrap_err()]
+        for error in
+            [error, of_consumer, connection.closed().await, other.declare_queue("").await.unwrap_err()]
         {
             assert_eq!((error.kind(), error.reply_code()), (ErrorKind::ConnectionClosed, Some(540)));
             assert_eq!((error.origin(), error.scope()), (Origin::Peer, Scope::Connection));

@@ -3,7 +3,7 @@
 use lepus::{Confirm, ErrorKind, ExchangeKind, Message, Overflow};
 use tokio::task::JoinSet;
 
-use crate::broker::test;
+use crate::case::test;
 use crate::tools::{closed_the_channel, fill, next, numbers, text};
 
 #[test]

@@ -5,7 +5,8 @@ use std::time::Duration;
 use lepus::{ConnectOptions, Connection, ErrorKind, FieldValue, Mechanism, Result, Scope};
 use tokio::net::TcpListener;
 
-use crate::broker::{test, url};
+use crate::broker::url;
+use crate::case::test;
 
 fn options() -> ConnectOptions {
     ConnectOptions::new(url()).unwrap()
@@ -51,7 +52,10 @@ fn heartbeats_can_be_off() {
 fn the_uri_sets_what_options_do() {
     test(async |_| {
         let separator = if url().contains('?') { '&' } else { '?' };
-        let uri = format!("{}{separator}heartbeat=11&channel_max=12&frame_max=13000&auth_mechanism=amqplain", url());
+        let uri = format!(
+            "{}{separator}heartbeat=11&channel_max=12&frame_max=13000&auth_mechanism=amqplain",
+            url()
+        );
         let connection = lepus::connect(&uri).await.unwrap();
         let agreed = (connection.heartbeat(), connection.channel_max(), connection.frame_max());
         assert_eq!(agreed, (11, 12, 13_000));

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use futures_core::Stream;
 use lepus::{ErrorKind, Message, Scope};
 
-use crate::broker::test;
+use crate::case::test;
 use crate::tools::{bodies, closed_the_channel, fill, next, now, numbers, take, text, until};
 
 #[test]
@@ -208,8 +208,7 @@ fn replies_come_directly_to_whoever_asks() {
         let mut asked = requests.consume().await.unwrap();
 
         let client = t.channel().await;
-        let mut replies =
-            client.queue("amq.rabbitmq.reply-to").unwrap().consume().no_ack().await.unwrap();
+        let mut replies = client.queue("amq.rabbitmq.reply-to").unwrap().consume().no_ack().await.unwrap();
         let request = Message::new("6 * 7").reply_to("amq.rabbitmq.reply-to").correlation_id("1");
         client.default_exchange().publish(requests.name(), request).await.unwrap();
 

@@ -6,7 +6,8 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
-use crate::broker::{test, url};
+use crate::broker::url;
+use crate::case::test;
 use crate::tools::{fill, next, numbers, take, text};
 
 /// Names the queue for the process that is killed.

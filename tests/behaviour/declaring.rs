@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lepus::{Channel, ErrorKind, Exchange, ExchangeKind, Message, Queue, Scope, ShortStr};
 
-use crate::broker::test;
+use crate::case::test;
 use crate::tools::{closed_the_channel, is_missing};
 
 /// The bodies in a queue, in order; all of them were confirmed before.
@@ -175,8 +175,7 @@ fn a_queue_without_a_name_gets_one_and_belongs_to_the_connection() {
         let queue = channel.declare_queue("").await.unwrap();
         assert!(queue.name().as_str().unwrap().starts_with("amq.gen-"), "{}", queue.name());
         let other = t.channel().await;
-        let error =
-            closed_the_channel(other.declare_queue(queue.name()).passive().await, 405, "exclusive");
+        let error = closed_the_channel(other.declare_queue(queue.name()).passive().await, 405, "exclusive");
         assert!(error.to_string().contains("RESOURCE_LOCKED"), "{error}");
         assert!(!other.is_open());
     });
@@ -191,7 +190,8 @@ fn a_queue_can_be_declared_again_with_the_same_settings_only() {
         channel.default_exchange().publish(&name, "x").await.unwrap();
         let again = declare().await.unwrap();
         assert_eq!((again.message_count(), again.consumer_count()), (1, 0));
-        let error = closed_the_channel(declare().max_length(11).await, 406, "inequivalent arg 'x-max-length'");
+        let error =
+            closed_the_channel(declare().max_length(11).await, 406, "inequivalent arg 'x-max-length'");
         assert!(error.method().is_some(), "the server names the method");
         assert!(error.to_string().contains("queue.declare"), "{error}");
     });
@@ -299,9 +299,7 @@ fn auto_delete_goes_with_the_last_user() {
         let mut consumer = queue.consume().await.unwrap();
         consumer.cancel().await.unwrap();
         // the queue took its binding along, and that the exchange
-        while !is_missing(
-            connection.channel().await.unwrap().declare_queue(queue.name()).passive().await,
-        ) {}
+        while !is_missing(connection.channel().await.unwrap().declare_queue(queue.name()).passive().await) {}
         while !is_missing(
             connection
                 .channel()
@@ -321,9 +319,7 @@ fn a_queue_that_nobody_uses_expires() {
         let channel = connection.channel().await.unwrap();
         let queue = channel.declare_queue(t.name()).expires(Duration::from_millis(50)).await.unwrap();
         // asking for it counts as no use
-        while !is_missing(
-            connection.channel().await.unwrap().declare_queue(queue.name()).passive().await,
-        ) {
+        while !is_missing(connection.channel().await.unwrap().declare_queue(queue.name()).passive().await) {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     });

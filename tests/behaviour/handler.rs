@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use lepus::{Channel, ErrorKind, Incoming, OnError, Queue};
 use tokio::sync::{Barrier, Semaphore, mpsc};
 
-use crate::broker::{Case, test};
+use crate::case::{Case, test};
 use crate::tools::{bodies, fill, numbers, take, until};
 
 /// A queue, and where what it rejects ends up.
@@ -55,14 +55,16 @@ fn success_acknowledges_failure_and_panic_reject() {
     });
 }
 
+/// Panics when it is called, and never makes a future.
+fn refuse(_: Incoming) -> std::future::Ready<io::Result<()>> {
+    panic!("as the test wants it")
+}
+
 #[test]
 fn a_panic_before_the_first_await_rejects_too() {
     test(async |t| {
         let channel = t.channel().await;
         let (queue, dead) = with_dead_letters(t, &channel).await;
-        fn refuse(_: Incoming) -> std::future::Ready<io::Result<()>> {
-            panic!("as the test wants it")
-        }
         let _worker = queue.consume().handle(refuse).await.unwrap();
         fill(&queue, &channel, ["x".into()]).await;
         let mut rejected = dead.consume().await.unwrap();
@@ -126,7 +128,10 @@ fn no_more_than_the_bound_run_at_once_and_as_many_do() {
 }
 
 /// Starts a worker whose handlers begin, and then wait until the gate opens.
-async fn gated(queue: &Queue, at_once: usize) -> (lepus::Worker, Arc<Semaphore>, mpsc::UnboundedReceiver<String>) {
+async fn gated(
+    queue: &Queue,
+    at_once: usize,
+) -> (lepus::Worker, Arc<Semaphore>, mpsc::UnboundedReceiver<String>) {
     let (gate, (begun, seen)) = (Arc::new(Semaphore::new(0)), mpsc::unbounded_channel());
     let handler = {
         let gate = Arc::clone(&gate);

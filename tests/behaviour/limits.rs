@@ -2,7 +2,8 @@
 
 use lepus::{ConnectOptions, ErrorKind, Message, Scope};
 
-use crate::broker::{test, url};
+use crate::broker::url;
+use crate::case::test;
 use crate::tools::{fill, next, numbers, until};
 
 #[test]

@@ -5,6 +5,10 @@
 mod broker;
 
 #[cfg(test)]
+#[path = "../support/case.rs"]
+mod case;
+
+#[cfg(test)]
 mod acks;
 #[cfg(test)]
 mod bodies;

@@ -2,7 +2,7 @@
 
 use lepus::{Consumer, Queue};
 
-use crate::broker::test;
+use crate::case::test;
 use crate::tools::{bodies, fill, now, numbers, take, until};
 
 #[test]
@@ -57,7 +57,8 @@ async fn out_at_once(queue: &Queue, consumer: &mut Consumer, count: usize, left:
 fn the_channel_says_what_the_consumer_does_not() {
     test(async |t| {
         let channel = t.channel().await;
-        let [unset, set] = [channel.declare_queue("").await.unwrap(), channel.declare_queue("").await.unwrap()];
+        let [unset, set] =
+            [channel.declare_queue("").await.unwrap(), channel.declare_queue("").await.unwrap()];
         fill(&unset, &channel, numbers(1, 300)).await;
         let mut consumer = unset.consume().await.unwrap();
         out_at_once(&unset, &mut consumer, 250, 50).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lepus::{DeadLetterStrategy, Message, Overflow, QueueType};
 
-use crate::broker::test;
+use crate::case::test;
 use crate::tools::{bodies, fill, next, numbers, take, until};
 
 #[test]

@@ -3,7 +3,7 @@
 use lepus::protocol::{access, basic, channel, confirm, exchange, queue};
 use lepus::{ErrorKind, Scope};
 
-use crate::broker::test;
+use crate::case::test;
 use crate::tools::{closed_the_channel, fill, is_missing, numbers};
 
 #[test]
@@ -24,7 +24,10 @@ fn any_request_can_be_called() {
         assert_eq!(channel.call(purge).await.unwrap().message_count, 3);
         assert!(channel.call(channel::Flow { active: true }).await.unwrap().active);
         // without meaning since AMQP 0-9, and answered all the same
-        channel.call(access::Request { realm: "/data".try_into().unwrap(), ..Default::default() }).await.unwrap();
+        channel
+            .call(access::Request { realm: "/data".try_into().unwrap(), ..Default::default() })
+            .await
+            .unwrap();
         channel.call(confirm::Select { no_wait: false }).await.unwrap();
     });
 }
@@ -75,7 +78,10 @@ fn what_needs_bookkeeping_is_refused() {
         let channel = t.channel().await;
         let queue = channel.declare_queue("").await.unwrap();
         let errors = [
-            channel.call(basic::Consume { queue: queue.name().clone(), ..Default::default() }).await.map(drop),
+            channel
+                .call(basic::Consume { queue: queue.name().clone(), ..Default::default() })
+                .await
+                .map(drop),
             channel.call(channel::Open).await.map(drop),
             channel.call(channel::Close::default()).await.map(drop),
             channel.call(queue::Purge { queue: queue.name().clone(), no_wait: true }).await.map(drop),

@@ -2,7 +2,7 @@
 
 use lepus::{ErrorKind, Message};
 
-use crate::broker::test;
+use crate::case::test;
 
 #[test]
 fn a_mandatory_message_comes_back_with_all_that_it_had() {

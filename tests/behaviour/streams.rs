@@ -2,7 +2,7 @@
 
 use lepus::{Channel, ErrorKind, FieldValue, Queue, StreamOffset, Timestamp};
 
-use crate::broker::{Case, test};
+use crate::case::{Case, test};
 use crate::tools::{bodies, fill, next, numbers, take};
 
 async fn stream(t: &Case, channel: &Channel) -> Queue {

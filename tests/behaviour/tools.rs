@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use lepus::{Channel, Connection, Consumer, Delivery, Error, ErrorKind, Queue, Scope};
 
-use crate::broker::Case;
+use crate::case::Case;
 
 impl Case {
     /// A channel on a connection of its own.

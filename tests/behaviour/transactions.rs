@@ -1,6 +1,6 @@
 //! Transactions.
 
-use crate::broker::test;
+use crate::case::test;
 use crate::tools::{closed_the_channel, numbers};
 
 #[test]

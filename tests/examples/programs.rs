@@ -1,0 +1,121 @@
+//! What the two programs do by themselves.
+
+use crate::case::test;
+use crate::program::{Program, example, start};
+
+fn numbered(count: u32) -> Vec<String> {
+    (1..=count).map(|number| format!(r#"{{"number":{number}}}"#)).collect()
+}
+
+#[test]
+fn what_the_publisher_publishes_the_consumer_prints() {
+    test(async |t| {
+        let key = t.name();
+        let mut consumer = start("consumer", &[&key]).ready().await;
+        let publisher = start("publisher", &["--key", &key, "--count", "3"]);
+        assert_eq!(publisher.end().await.well(), ["3 confirmed"]);
+        for line in numbered(3) {
+            assert_eq!(consumer.line().await, line);
+        }
+        let one = start("publisher", &["--key", &key, "{\n \"id\": 1\n}"]);
+        assert_eq!(one.end().await.well(), ["1 confirmed"]);
+        assert_eq!(consumer.line().await, r#"{  "id": 1 }"#, "one line for each");
+        consumer.signal("INT").await;
+        assert!(consumer.end().await.well().is_empty());
+    });
+}
+
+#[test]
+fn the_consumer_binds_all_keys_and_stops_on_sigterm() {
+    test(async |t| {
+        let (one, two) = (t.name(), t.name());
+        let mut consumer =
+            start("consumer", &["--workers", "2", "--prefetch", "5", &one, &two]).ready().await;
+        let mut lines = Vec::new();
+        for (key, json) in [(&one, "1"), (&two, "2")] {
+            start("publisher", &["--key", key, json]).end().await.well();
+            lines.push(consumer.line().await);
+        }
+        assert_eq!(lines, ["1", "2"]);
+        consumer.signal("TERM").await;
+        consumer.end().await.well();
+    });
+}
+
+#[test]
+fn a_shared_queue_stays_and_keeps_what_nobody_took() {
+    test(async |t| {
+        let (key, queue) = (t.name(), t.name());
+        let consumer = start("consumer", &["--queue", &queue, &key]).ready().await;
+        consumer.signal("INT").await;
+        consumer.end().await.well();
+        start("publisher", &["--key", &key, "--count", "2"]).end().await.well();
+        let mut consumer = start("consumer", &["--queue", &queue, &key]).ready().await;
+        for line in numbered(2) {
+            assert_eq!(consumer.line().await, line);
+        }
+        consumer.signal("INT").await;
+        consumer.end().await.well();
+        // with everything acknowledged nothing is left
+        let channel = t.connect().await.channel().await.unwrap();
+        assert_eq!(channel.declare_queue(&queue).passive().await.unwrap().message_count(), 0);
+    });
+}
+
+#[test]
+fn help_is_help() {
+    test(async |_| {
+        for program in ["consumer", "publisher"] {
+            let lines = start(program, &["--help"]).end().await.well();
+            assert!(lines[0].starts_with(&format!("Usage: {program}")), "{lines:?}");
+        }
+    });
+}
+
+#[test]
+fn wrong_arguments_get_the_usage_and_code_2() {
+    test(async |_| {
+        let wrong: [(&str, &[&str]); 8] = [
+            ("consumer", &["--workers"]),
+            ("consumer", &["--workers", "0"]),
+            ("consumer", &["--prefetch", "many"]),
+            ("consumer", &["--no-such-option"]),
+            ("publisher", &["--count", "-1"]),
+            ("publisher", &["--key"]),
+            ("publisher", &["1", "2"]),
+            ("publisher", &["--no-such-option"]),
+        ];
+        for (program, arguments) in wrong {
+            let ended = start(program, arguments).end().await;
+            assert_eq!(ended.code, Some(2), "{program} {arguments:?}");
+            assert!(ended.errors.contains("Usage: "), "{}", ended.errors);
+            assert!(ended.lines.is_empty());
+        }
+    });
+}
+
+#[test]
+fn without_a_broker_they_say_so_and_exit_with_1() {
+    test(async |_| {
+        for program in ["consumer", "publisher"] {
+            // nothing listens on port 1
+            let ended = Program::start_at("amqp://127.0.0.1:1/", &mut example(program)).end().await;
+            assert_eq!(ended.code, Some(1));
+            assert!(ended.errors.starts_with(&format!("{program}: ")), "{}", ended.errors);
+            assert!(ended.lines.is_empty());
+        }
+    });
+}
+
+#[test]
+fn the_consumer_tells_of_a_queue_that_is_deleted() {
+    test(async |t| {
+        let (key, queue) = (t.name(), t.name());
+        let consumer = start("consumer", &["--queue", &queue, &key]).ready().await;
+        let channel = t.connect().await.channel().await.unwrap();
+        channel.queue(&queue).unwrap().delete().await.unwrap();
+        let ended = consumer.end().await;
+        assert_eq!(ended.code, Some(1));
+        assert!(ended.errors.contains("cancelled"), "{}", ended.errors);
+    });
+}
