@@ -12,7 +12,7 @@ fn a_confirmed_message_is_in_the_queue() {
         let channel = t.channel().await;
         let queue = channel.declare_queue("").await.unwrap();
         channel.default_exchange().publish(queue.name(), "x").await.unwrap();
-        assert_eq!(queue.get().no_ack().await.unwrap().unwrap().body(), "x");
+        assert_eq!(queue.get().no_ack().await.unwrap().unwrap().body(), b"x");
     });
 }
 
@@ -169,8 +169,8 @@ fn a_channel_without_confirms_tells_nothing_and_arrives() {
         confirm.await.unwrap();
         exchange.publish("", "2").await.unwrap();
         channel.wait_for_confirms().await.unwrap();
-        assert_eq!(next(&mut consumer).await.body(), "1");
-        assert_eq!(next(&mut consumer).await.body(), "2");
+        assert_eq!(next(&mut consumer).await.body(), b"1");
+        assert_eq!(next(&mut consumer).await.body(), b"2");
     });
 }
 

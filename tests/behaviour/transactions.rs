@@ -19,7 +19,7 @@ fn a_commit_publishes_and_a_rollback_does_not() {
         exchange.publish(queue.name(), "kept").await.unwrap();
         channel.tx_commit().await.unwrap();
         assert_eq!(channel.declare_queue(queue.name()).passive().await.unwrap().message_count(), 1);
-        assert_eq!(queue.get().await.unwrap().unwrap().body(), "kept");
+        assert_eq!(queue.get().await.unwrap().unwrap().body(), b"kept");
     });
 }
 

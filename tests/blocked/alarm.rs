@@ -110,9 +110,9 @@ async fn publishers_wait_while_the_broker_blocks_and_go_on_by_themselves() {
     first.await.unwrap();
     second.await.unwrap().unwrap();
     for body in ["first", "second"] {
-        assert_eq!(consumer.next().await.unwrap().unwrap().body(), body);
+        assert_eq!(consumer.next().await.unwrap().unwrap().body(), body.as_bytes());
     }
     exchange.publish(queue.name(), "last").await.unwrap();
-    assert_eq!(consumer.next().await.unwrap().unwrap().body(), "last");
+    assert_eq!(consumer.next().await.unwrap().unwrap().body(), b"last");
     connection.close().await.unwrap();
 }
