@@ -136,13 +136,15 @@ impl Model {
         self.messages.get(&number).is_some_and(|message| message.dropped)
     }
 
-    fn drop_confirm(&mut self, number: u64) {
-        let Some(message) = self.messages.get_mut(&number) else { return };
+    /// Whether the message, which came back before, is to be given to the channel.
+    fn drop_confirm(&mut self, number: u64) -> bool {
+        let Some(message) = self.messages.get_mut(&number) else { return false };
         message.waiter = None;
         message.dropped = true;
-        if message.settled {
-            self.untold = self.untold.take().or(message.failure.take());
-        }
+        let failure = message.failure.take();
+        let given_back = matches!(failure, Some(Outcome::Returned(_)));
+        self.untold = self.untold.take().or(failure);
+        given_back
     }
 
     fn drained(&mut self, number: u64) -> Option<Outcome> {
@@ -191,8 +193,8 @@ proptest! {
                 Step::Drop(number) => {
                     let number = some(number);
                     if !model.is_dropped(number) {
-                        confirms.abandon(number);
-                        model.drop_confirm(number);
+                        let given_back = confirms.abandon(number).is_some();
+                        prop_assert_eq!(given_back, model.drop_confirm(number));
                     }
                 }
                 Step::Ask(number) => {
