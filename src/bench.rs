@@ -99,8 +99,12 @@ impl Incoming {
     /// Cuts the frames out of what was read and assembles them; returns the number of deliveries.
     pub fn receive(&mut self, input: &mut BytesMut) -> usize {
         let cut = Cutter::agreed(AGREED.frame_max).cut(input);
-        let mut is_delivery = |frame| matches!(self.inbound.receive(frame), Ok(Received::Delivery { .. }));
-        cut.frames.frames().map(&mut is_delivery).filter(|delivered| *delivered).count()
+        let (mut frames, mut deliveries) = (cut.frames.frames(), 0);
+        while let Some(frame) = frames.next() {
+            let received = self.inbound.receive(frame, &mut frames);
+            deliveries += usize::from(matches!(received, Ok(Received::Delivery { .. })));
+        }
+        deliveries
     }
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod channel;
 pub(crate) mod dial;
 pub(crate) mod faults;
 pub(crate) mod handshake;
+pub(crate) mod input;
 pub(crate) mod link;
 pub(crate) mod pipe;
 pub(crate) mod queue;

@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::dial::ReadHalf;
 use super::faults;
+use super::input::Input;
 use super::queue::{DeliveryQueue, End};
 use super::shared::{Shared, closed_by_user, end_channels};
 use super::waiters::{Answer, Driver};
@@ -25,11 +26,6 @@ use crate::mux::session::Event;
 use crate::mux::tune::Agreed;
 use crate::mux::violation::Violation;
 
-/// The least and the most that is read at once. It grows while reads fill it, and shrinks when they do
-/// not, so that an idle connection needs little.
-const READ_MIN: usize = 4 << 10;
-const READ_MAX: usize = 256 << 10;
-
 /// How long the server may take to end the connection after the last word.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -40,8 +36,7 @@ const LONG: Duration = Duration::from_secs(3600);
 pub(crate) struct Reader {
     shared: Arc<Shared>,
     stream: ReadHalf,
-    input: BytesMut,
-    read_size: usize,
+    input: Input,
     cutter: Cutter,
     inbound: Inbound<Driver>,
     batch: Batch,
@@ -59,6 +54,8 @@ pub(crate) struct Reader {
 struct Batch {
     queue: Option<Arc<DeliveryQueue>>,
     deliveries: Vec<Delivery>,
+    /// Whether anything was handed over since somebody last looked.
+    delivered: bool,
 }
 
 /// Why reading ends.
@@ -87,8 +84,7 @@ impl Reader {
         Self {
             shared,
             stream,
-            input,
-            read_size: READ_MIN,
+            input: Input::new(input),
             cutter: Cutter::agreed(agreed.frame_max),
             inbound,
             batch: Batch::default(),
@@ -121,6 +117,10 @@ impl Reader {
                 Ok(false) => return Stop::Done,
                 Err(violation) => return Stop::Violation(violation),
             }
+            if std::mem::take(&mut self.batch.delivered) {
+                // consumers take what has come while it is warm, instead of letting more pile up
+                tokio::task::yield_now().await;
+            }
             if let Some(stop) = self.read().await {
                 return stop;
             }
@@ -129,7 +129,7 @@ impl Reader {
 
     /// Handles all whole frames that have come. False: the connection is closed.
     fn advance(&mut self) -> Result<bool, Violation> {
-        let cut = self.cutter.cut(&mut self.input);
+        let cut = self.cutter.cut(&mut self.input.bytes);
         let open = self.chunk(&cut.frames)?;
         self.batch.flush();
         match cut.fault {
@@ -139,8 +139,9 @@ impl Reader {
     }
 
     fn chunk(&mut self, chunk: &Chunk) -> Result<bool, Violation> {
-        for frame in chunk.frames() {
-            match self.inbound.receive(frame)? {
+        let mut frames = chunk.frames();
+        while let Some(frame) = frames.next() {
+            match self.inbound.receive(frame, &mut frames)? {
                 Received::Nothing => {}
                 Received::Delivery { consumer, delivery } => self.batch.add(consumer, delivery),
                 Received::Method { channel, method } => {
@@ -170,8 +171,10 @@ impl Reader {
 
     /// Handles a method. False: the connection is closed.
     fn method(&mut self, channel: u16, method: Method) -> Result<bool, Violation> {
-        // what came before an end or a cancel comes before it in the stream, too
-        self.batch.flush();
+        if !matches!(method, Method::BasicAck(_) | Method::BasicNack(_)) {
+            // what came before an end or a cancel comes before it in the stream, too
+            self.batch.flush();
+        }
         let mut woken = Vec::new();
         let event = self.shared.with(|session| {
             let event = session.receive(channel, method);
@@ -272,11 +275,11 @@ impl Reader {
     /// Reads more.
     async fn read(&mut self) -> Option<Stop> {
         self.pause().await;
-        self.input.reserve(self.read_size);
+        let room = self.input.make_room();
         loop {
             tokio::select! {
                 biased;
-                read = self.stream.read_buf(&mut self.input) => return self.has_read(read),
+                read = self.stream.read_buf(&mut self.input.bytes) => return self.has_read(read, room),
                 () = self.shared.closing.notified() => if let Some(stop) = self.notice_close() {
                     return Some(stop);
                 },
@@ -302,17 +305,13 @@ impl Reader {
         None
     }
 
-    fn has_read(&mut self, read: io::Result<usize>) -> Option<Stop> {
+    fn has_read(&mut self, read: io::Result<usize>, room: usize) -> Option<Stop> {
         match read {
             Ok(0) => Some(Stop::Lost(None)),
             Err(error) => Some(Stop::Lost(Some(error))),
             Ok(count) => {
                 self.last_read = Instant::now();
-                if count >= self.read_size {
-                    self.read_size = (self.read_size * 2).min(READ_MAX);
-                } else if count < self.read_size / 4 {
-                    self.read_size = (self.read_size / 2).max(READ_MIN);
-                }
+                self.input.adapt(count, room);
                 None
             }
         }
@@ -393,9 +392,9 @@ impl Reader {
     async fn linger(&mut self) {
         let drain = async {
             loop {
-                self.input.clear();
-                self.input.reserve(READ_MIN);
-                match self.stream.read_buf(&mut self.input).await {
+                self.input.bytes.clear();
+                self.input.make_room();
+                match self.stream.read_buf(&mut self.input.bytes).await {
                     Ok(0) | Err(_) => return,
                     Ok(_) => {}
                 }
@@ -424,6 +423,7 @@ impl Batch {
     fn flush(&mut self) {
         if let Some(queue) = self.queue.take() {
             queue.push(&mut self.deliveries);
+            self.delivered = true;
         }
     }
 }

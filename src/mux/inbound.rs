@@ -15,7 +15,7 @@ use super::delivery::Delivery;
 use super::returns::Returned;
 use super::violation::Violation;
 use crate::codec::content::{ContentHeader, PROPERTIES_AT};
-use crate::codec::frame::{Frame, FrameKind};
+use crate::codec::frame::{Frame, FrameKind, Frames};
 use crate::codec::generated::{basic, channel};
 use crate::codec::{Arguments, DecodeError, Decoder, Method, MethodId, ShortStr};
 
@@ -141,22 +141,26 @@ impl<X: Waiters> Inbound<X> {
             .collect()
     }
 
-    /// Handles one frame.
-    pub(crate) fn receive(&mut self, frame: Frame<'_>) -> Result<Received<'_, X>, Violation> {
+    /// Handles one frame, and takes those from `next` that complete a content which it begins.
+    pub(crate) fn receive(
+        &mut self,
+        frame: Frame<'_>,
+        next: &mut Frames<'_>,
+    ) -> Result<Received<'_, X>, Violation> {
         match frame.kind {
             FrameKind::Heartbeat => Ok(Received::Nothing),
-            FrameKind::Method => self.method(frame),
+            FrameKind::Method => self.method(frame, next),
             FrameKind::Header => self.content(frame, OpenLane::header),
             FrameKind::Body => self.content(frame, OpenLane::body),
         }
     }
 
-    fn method(&mut self, frame: Frame<'_>) -> Result<Received<'_, X>, Violation> {
+    fn method(&mut self, frame: Frame<'_>, next: &mut Frames<'_>) -> Result<Received<'_, X>, Violation> {
         let mut input = Decoder::new(frame.source, frame.payload);
         let id = id(&mut input).map_err(|error| Violation::Decode { method: MethodId::NONE, error })?;
         let fault = |error| Violation::Decode { method: id, error };
         if Method::has_content(id) {
-            return self.begin(frame, id);
+            return self.begin(frame, id, next);
         }
         if let Some(Lane::Open(lane)) = self.lanes.get_mut(usize::from(frame.channel)) {
             lane.interrupt(frame.channel, id)?;
@@ -165,8 +169,13 @@ impl<X: Waiters> Inbound<X> {
         Ok(Received::Method { channel: frame.channel, method })
     }
 
-    /// A method with content: remembers it until header and body have come.
-    fn begin(&mut self, frame: Frame<'_>, id: MethodId) -> Result<Received<'_, X>, Violation> {
+    /// A method with content: remembers it until header and body have come, if they do not follow at once.
+    fn begin(
+        &mut self,
+        frame: Frame<'_>,
+        id: MethodId,
+        next: &mut Frames<'_>,
+    ) -> Result<Received<'_, X>, Violation> {
         let fault = |error| Violation::Decode { method: id, error };
         if frame.channel == 0 {
             return Err(Violation::WrongChannel { channel: 0, method: id });
@@ -178,7 +187,13 @@ impl<X: Waiters> Inbound<X> {
         };
         lane.interrupt(frame.channel, id)?;
         let incoming = match id {
-            basic::Deliver::ID => Incoming::Delivery(Delivery::deliver(&frame).map_err(fault)?),
+            basic::Deliver::ID => {
+                let mut delivery = Delivery::deliver(&frame).map_err(fault)?;
+                if follows(&mut delivery, frame.channel, self.max_message, next) {
+                    return Ok(lane.deliver(frame.channel, delivery));
+                }
+                Incoming::Delivery(delivery)
+            }
             basic::GetOk::ID => Incoming::GetOk(Delivery::get_ok(&frame).map_err(fault)?),
             basic::Return::ID => Incoming::Returned(Box::new(returned(frame).map_err(fault)?)),
             // basic.publish, which only clients send
@@ -263,12 +278,16 @@ impl<X: Waiters> OpenLane<X> {
 
     fn complete(&mut self, channel: u16, incoming: Incoming) -> Received<'_, X> {
         match incoming {
-            Incoming::Delivery(delivery) => match self.consumer(delivery.consumer_tag()) {
-                Some(consumer) => Received::Delivery { consumer, delivery },
-                None => Received::Unclaimed { channel, delivery },
-            },
+            Incoming::Delivery(delivery) => self.deliver(channel, delivery),
             Incoming::GetOk(delivery) => Received::GetOk { channel, delivery },
             Incoming::Returned(returned) => Received::Returned { channel, returned },
+        }
+    }
+
+    fn deliver(&mut self, channel: u16, delivery: Delivery) -> Received<'_, X> {
+        match self.consumer(delivery.consumer_tag()) {
+            Some(consumer) => Received::Delivery { consumer, delivery },
+            None => Received::Unclaimed { channel, delivery },
         }
     }
 
@@ -302,6 +321,30 @@ impl Incoming {
             Self::Returned(returned) => returned.body = body,
         }
     }
+}
+
+/// The usual case, in one go: the whole content of a delivery stands right behind its method. Otherwise, and
+/// where anything is wrong, takes nothing: then the frames come one by one.
+fn follows(delivery: &mut Delivery, channel: u16, max_message: u64, next: &mut Frames<'_>) -> bool {
+    let mut ahead = next.clone();
+    let mut frame = |kind| ahead.next().filter(|frame| frame.kind == kind && frame.channel == channel);
+    let Some(head) = frame(FrameKind::Header) else { return false };
+    let Ok(ContentHeader { class: basic::CLASS_ID, body_size }) = ContentHeader::from_payload(head.payload)
+    else {
+        return false;
+    };
+    if body_size > max_message {
+        return false;
+    }
+    if body_size > 0 {
+        match frame(FrameKind::Body) {
+            Some(body) if body.payload.len() as u64 == body_size => delivery.set_body(&body),
+            _ => return false,
+        }
+    }
+    delivery.set_properties(&head, PROPERTIES_AT);
+    *next = ahead;
+    true
 }
 
 fn id(input: &mut Decoder<'_>) -> Result<MethodId, DecodeError> {

@@ -11,7 +11,7 @@ use super::returns::Returned;
 use super::session::{Event, Session};
 use super::tune::Agreed;
 use super::violation::Violation;
-use crate::codec::frame::{Cutter, Frame};
+use crate::codec::frame::{Cutter, Frame, Frames};
 use crate::codec::{Method, ShortStr};
 
 /// Waiters that are numbers.
@@ -113,8 +113,9 @@ impl Client {
     pub(crate) fn read(&mut self, bytes: &[u8]) -> Result<(), Violation> {
         self.input.extend_from_slice(bytes);
         let cut = self.cutter.cut(&mut self.input);
-        for frame in cut.frames.frames() {
-            self.frame(frame)?;
+        let mut frames = cut.frames.frames();
+        while let Some(frame) = frames.next() {
+            self.frame(frame, &mut frames)?;
         }
         cut.fault.map_or(Ok(()), |fault| Err(fault.into()))
     }
@@ -134,9 +135,9 @@ impl Client {
         bytes
     }
 
-    fn frame(&mut self, frame: Frame<'_>) -> Result<(), Violation> {
+    fn frame(&mut self, frame: Frame<'_>, next: &mut Frames<'_>) -> Result<(), Violation> {
         let on = frame.channel;
-        match self.inbound.receive(frame)? {
+        match self.inbound.receive(frame, next)? {
             Received::Nothing => {}
             Received::Method { channel, method } => {
                 let event = self.session.receive(channel, method)?;

@@ -1,0 +1,132 @@
+//! The read buffer: small while a connection is idle, large while it is busy, and used again once
+//! nobody shares it any more.
+
+use bytes::BytesMut;
+
+/// The least and the most that is read at once. The size grows while reads fill the buffer, and shrinks
+/// when they do not.
+const LEAST: usize = 4 << 10;
+const MOST: usize = 256 << 10;
+
+/// How many buffers wait to be used again: fresh memory costs a page fault for every 4 KiB.
+const SPARES: usize = 4;
+
+/// What has been read and not been cut into frames yet, with room for more.
+#[derive(Debug)]
+pub(crate) struct Input {
+    pub bytes: BytesMut,
+    size: usize,
+    /// Buffers that deliveries may still share.
+    spares: Vec<BytesMut>,
+}
+
+impl Input {
+    /// With what was read before.
+    pub(crate) const fn new(bytes: BytesMut) -> Self {
+        Self { bytes, size: LEAST, spares: Vec::new() }
+    }
+
+    /// Makes room for the next read, and returns how much there is.
+    pub(crate) fn make_room(&mut self) -> usize {
+        if self.room() < self.size / 4 {
+            self.renew();
+        }
+        self.room()
+    }
+
+    fn room(&self) -> usize {
+        self.bytes.capacity() - self.bytes.len()
+    }
+
+    /// Moves the rest of what was read to a buffer with room, preferably one that was used before.
+    fn renew(&mut self) {
+        let needed = self.bytes.len() + self.size;
+        if self.bytes.try_reclaim(self.size) {
+            return;
+        }
+        let free = self.spares.iter_mut().position(|spare| spare.try_reclaim(needed));
+        let mut fresh = match free {
+            Some(at) => self.spares.swap_remove(at),
+            None => BytesMut::with_capacity(needed),
+        };
+        fresh.extend_from_slice(&self.bytes);
+        let mut old = std::mem::replace(&mut self.bytes, fresh);
+        old.clear();
+        if self.size > LEAST && self.spares.len() < SPARES {
+            self.spares.push(old);
+        }
+    }
+
+    /// A read of `count` bytes had room for `room`.
+    pub(crate) fn adapt(&mut self, count: usize, room: usize) {
+        if count >= room {
+            self.size = (self.size * 2).min(MOST);
+        } else if count < self.size / 4 && self.size > LEAST {
+            self.size /= 2;
+            if self.size == LEAST {
+                self.spares = Vec::new();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads `count` bytes, as far as there is room.
+    fn read(input: &mut Input, count: usize) -> usize {
+        let room = input.make_room();
+        let count = count.min(room);
+        input.bytes.extend_from_slice(&vec![7; count]);
+        input.adapt(count, room);
+        count
+    }
+
+    #[test]
+    fn it_grows_with_full_reads_and_shrinks_with_small_ones() {
+        let mut input = Input::new(BytesMut::new());
+        assert!(read(&mut input, usize::MAX) < 2 * LEAST);
+        while read(&mut input, usize::MAX) < MOST {
+            drop(input.bytes.split().freeze());
+        }
+        assert!(input.room() <= 2 * MOST);
+        for _ in 0..64 {
+            input.bytes.clear();
+            read(&mut input, 1);
+        }
+        assert_eq!((input.size, input.spares.len()), (LEAST, 0));
+    }
+
+    #[test]
+    fn what_is_shared_stays_and_what_was_not_cut_moves_along() {
+        let mut input = Input::new(BytesMut::new());
+        let (mut shared, mut total) = (Vec::new(), 0);
+        for _ in 0..200 {
+            total += read(&mut input, usize::MAX);
+            let whole = input.bytes.len() - 5;
+            shared.push(input.bytes.split_to(whole).freeze());
+        }
+        let kept: usize = shared.iter().map(bytes::Bytes::len).sum();
+        assert_eq!(kept + 5, total);
+        assert!(shared.iter().all(|part| part.iter().all(|byte| *byte == 7)));
+        assert!(input.spares.len() <= SPARES);
+    }
+
+    #[test]
+    fn a_buffer_that_nobody_shares_is_used_again() {
+        let mut input = Input::new(BytesMut::new());
+        while read(&mut input, usize::MAX) < MOST {
+            input.bytes.clear();
+        }
+        let mut places = std::collections::HashSet::new();
+        let mut last = None;
+        for _ in 0..100 {
+            read(&mut input, usize::MAX);
+            // one chunk is still shared while the next is read
+            last = Some(input.bytes.split().freeze());
+            places.insert(last.as_ref().map(|chunk| chunk.as_ptr() as usize));
+        }
+        assert!(last.is_some() && places.len() < 20, "{} places", places.len());
+    }
+}
