@@ -22,9 +22,11 @@ use crate::error::{Error, ErrorKind, Result};
 ///     .header("retries", 3);
 /// assert_eq!(message.body(), r#"{"id":1}"#);
 /// ```
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Message {
-    properties: Properties,
+    /// `None`: persistent, and nothing else. Apart, since a message is moved several times on its way, and
+    /// most of its properties are usually absent.
+    properties: Option<Box<Properties>>,
     body: Bytes,
     /// The first property that was too long.
     too_long: Option<&'static str>,
@@ -34,16 +36,33 @@ pub struct Message {
 const TRANSIENT: u8 = 1;
 const PERSISTENT: u8 = 2;
 
+/// What a message has unless the user says more.
+static ONLY_PERSISTENT: Properties = Properties {
+    content_type: None,
+    content_encoding: None,
+    headers: None,
+    delivery_mode: Some(PERSISTENT),
+    priority: None,
+    correlation_id: None,
+    reply_to: None,
+    expiration: None,
+    message_id: None,
+    timestamp: None,
+    kind: None,
+    user_id: None,
+    app_id: None,
+    cluster_id: None,
+};
+
 impl Message {
     /// A persistent message. A `String`, `Vec<u8>`, `Bytes` or static text becomes the body without a copy.
     pub fn new(body: impl Into<Bytes>) -> Self {
-        let properties = Properties { delivery_mode: Some(PERSISTENT), ..Properties::default() };
-        Self { properties, body: body.into(), too_long: None }
+        Self { properties: None, body: body.into(), too_long: None }
     }
 
     /// A message with just these properties. Its `delivery_mode` is what they say: absent means transient.
     pub fn with_properties(body: impl Into<Bytes>, properties: Properties) -> Self {
-        Self { properties, body: body.into(), too_long: None }
+        Self { properties: Some(Box::new(properties)), body: body.into(), too_long: None }
     }
 
     /// The body.
@@ -53,17 +72,17 @@ impl Message {
 
     /// The properties.
     pub fn properties(&self) -> &Properties {
-        &self.properties
+        self.properties.as_deref().unwrap_or(&ONLY_PERSISTENT)
     }
 
     /// The properties, to change them.
     pub fn properties_mut(&mut self) -> &mut Properties {
-        &mut self.properties
+        self.properties.get_or_insert_with(|| Box::new(ONLY_PERSISTENT.clone()))
     }
 
     /// Does not survive a restart of the broker, and is not written to disk unless memory is short.
     pub fn transient(mut self) -> Self {
-        self.properties.delivery_mode = Some(TRANSIENT);
+        self.properties_mut().delivery_mode = Some(TRANSIENT);
         self
     }
 
@@ -81,7 +100,7 @@ impl Message {
     pub fn header(mut self, name: impl TryInto<ShortStr>, value: impl Into<FieldValue>) -> Self {
         match name.try_into() {
             // a short string is never too long
-            Ok(name) => drop(self.properties.headers.get_or_insert_default().insert(name, value)),
+            Ok(name) => drop(self.properties_mut().headers.get_or_insert_default().insert(name, value)),
             Err(_) => self.too_long = self.too_long.or(Some("the name of a header")),
         }
         self
@@ -89,13 +108,13 @@ impl Message {
 
     /// All headers, instead of those that were set.
     pub fn headers(mut self, headers: FieldTable) -> Self {
-        self.properties.headers = Some(headers);
+        self.properties_mut().headers = Some(headers);
         self
     }
 
     /// The priority, for queues that have priorities.
     pub fn priority(mut self, priority: u8) -> Self {
-        self.properties.priority = Some(priority);
+        self.properties_mut().priority = Some(priority);
         self
     }
 
@@ -121,7 +140,7 @@ impl Message {
 
     /// When the message was made, in whole seconds.
     pub fn timestamp(mut self, time: impl Into<Timestamp>) -> Self {
-        self.properties.timestamp = Some(time.into());
+        self.properties_mut().timestamp = Some(time.into());
         self
     }
 
@@ -147,7 +166,7 @@ impl Message {
         property: impl FnOnce(&mut Properties) -> &mut Option<ShortStr>,
     ) -> Self {
         match text.try_into() {
-            Ok(text) => *property(&mut self.properties) = Some(text),
+            Ok(text) => *property(self.properties_mut()) = Some(text),
             Err(_) => self.too_long = self.too_long.or(Some(name)),
         }
         self
@@ -156,11 +175,17 @@ impl Message {
     /// Properties and body, if nothing in them breaks a limit.
     pub(super) fn parts(&self) -> Result<(&Properties, &Bytes)> {
         match self.too_long {
-            None => Ok((&self.properties, &self.body)),
+            None => Ok((self.properties(), &self.body)),
             Some(name) => {
                 Err(Error::new(ErrorKind::Argument, format!("{name} of the message has more than 255 bytes")))
             }
         }
+    }
+}
+
+impl PartialEq for Message {
+    fn eq(&self, other: &Self) -> bool {
+        self.properties() == other.properties() && self.body == other.body && self.too_long == other.too_long
     }
 }
 

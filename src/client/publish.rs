@@ -32,10 +32,6 @@ pub struct Enqueue<'a, C = Channel> {
     state: State,
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the message is what there is, and boxing it would cost an allocation"
-)]
 enum State {
     /// Not tried yet.
     Ready(Message),
