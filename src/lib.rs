@@ -49,6 +49,9 @@
 //! channel closes with its last handle, counting consumers and deliveries; a connection with the last of
 //! everything.
 //!
+//! What happens in the background needs the runtime: an ack is handed over for writing, and written soon.
+//! A program that ends right after it ends with [`Connection::close`], or [`Worker::drain`], which wait.
+//!
 //! # Runtime
 //!
 //! Needs a tokio runtime with I/O and time enabled, of either flavour. Each connection has two tasks.
@@ -69,7 +72,7 @@ pub use self::client::{
     BindExchange, BindQueue, Blocked, Carrier, Channel, Confirm, ConnectOptions, Connection, Consume,
     Consumer, DeadLetterStrategy, DeclareExchange, DeclareQueue, DeleteExchange, DeleteQueue, Delivery,
     Enqueue, Exchange, ExchangeKind, Get, Handle, Incoming, Message, OnError, OpenChannel, Overflow, Publish,
-    Queue, QueueType, Returned, Returns, StreamOffset, UriError, Worker, connect,
+    Queue, QueueType, Returned, Returns, RoutingKey, StreamOffset, UriError, Worker, connect,
 };
 pub use self::codec::table::IntegerTooLarge;
 pub use self::codec::{FieldTable, FieldValue, Properties, ShortStr, Timestamp, TooLong};

@@ -26,6 +26,14 @@ impl Collected {
         }
     }
 
+    /// An argument whose value is the name of something.
+    pub(super) fn set_name(&mut self, argument: &'static str, name: impl TryInto<ShortStr>) {
+        match short(argument, name) {
+            Ok(name) => self.set(argument, &name),
+            Err(error) => drop(self.fault.get_or_insert(error)),
+        }
+    }
+
     pub(super) fn finish(self) -> Result<FieldTable> {
         self.fault.map_or(Ok(self.table), Err)
     }

@@ -209,10 +209,10 @@ impl Channel {
     ///
     /// ```no_run
     /// # async fn example(channel: &lepus::Channel) -> lepus::Result<()> {
-    /// use lepus::protocol::queue;
+    /// use lepus::protocol::basic;
     ///
-    /// let purge = queue::Purge { queue: "jobs".try_into().unwrap(), no_wait: false };
-    /// let purged = channel.call(purge).await?.message_count;
+    /// // a limit for all consumers of the channel together
+    /// channel.call(basic::Qos { prefetch_count: 10, global: true, ..Default::default() }).await?;
     /// # Ok(())
     /// # }
     /// ```

@@ -61,7 +61,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] if the server does not answer in time, as one that blocks publishers does
-    /// not; the connection is closed all the same.
+    /// not, or why the connection ended before the answer; it is closed all the same.
     ///
     /// # Cancel safety
     /// Dropped before it is done, it closes in the background.

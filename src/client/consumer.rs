@@ -87,8 +87,8 @@ impl<'a, C: Carrier> Consume<'a, C> {
         self
     }
 
-    /// Consumes with a handler instead of a stream: `Ok` acknowledges the message, an error or a panic
-    /// rejects it. See [`Handle`].
+    /// Consumes with a handler instead of a stream: it gets each message as [`Incoming`], without the means to
+    /// acknowledge; its `Ok` does that, an error or a panic rejects the message. See [`Handle`].
     pub fn handle<F, R, E>(self, handler: F) -> Handle<'a, F, C>
     where
         F: Fn(Incoming) -> R + Send + Sync + 'static,
@@ -180,6 +180,11 @@ impl Consumer {
     /// Once it was sent, the consumer ends.
     pub async fn cancel(&mut self) -> Result<()> {
         self.channel.link.cancel(&self.tag).await
+    }
+
+    /// The channel that it consumes on.
+    pub(super) fn channel(&self) -> &Arc<ChannelInner> {
+        &self.channel
     }
 
     pub(super) fn poll_delivery(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::channel::ChannelInner;
 use super::message::Message;
 use crate::codec::generated::basic;
-use crate::codec::{Arguments, Properties};
+use crate::codec::{Arguments, FieldTable, Properties};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mux::delivery::Delivery as Raw;
 
@@ -89,6 +89,14 @@ impl Incoming {
             Error::new(ErrorKind::Undecodable, format!("the message's properties cannot be read: {error}"))
                 .with_source(error)
         })
+    }
+
+    /// The headers; an empty table where the message has none. They are read each time this is called.
+    ///
+    /// # Errors
+    /// As [`properties`](Self::properties).
+    pub fn headers(&self) -> Result<FieldTable> {
+        Ok(self.properties()?.headers.unwrap_or_default())
     }
 
     /// The message as it could be published again: the same body, the same properties.

@@ -6,7 +6,7 @@ use super::arguments::Collected;
 use super::carrier::{BoxFuture, Carrier};
 use super::channel::{Channel, short};
 use super::message::Message;
-use super::publish::{Enqueue, Publish};
+use super::publish::{Enqueue, Publish, RoutingKey};
 use crate::codec::generated::exchange;
 use crate::codec::{FieldValue, ShortStr};
 use crate::error::Result;
@@ -79,7 +79,7 @@ impl<C: Carrier> Exchange<C> {
     /// ```
     pub fn publish<'a>(
         &'a self,
-        routing_key: &'a (impl AsRef<[u8]> + ?Sized),
+        routing_key: impl Into<RoutingKey<'a>>,
         message: impl Into<Message>,
     ) -> Publish<'a, C> {
         Publish::new(self.enqueue(routing_key, message))
@@ -89,10 +89,10 @@ impl<C: Carrier> Exchange<C> {
     /// that many messages are under way at once. Waits only while too much waits to be written, or the server blocks.
     pub fn enqueue<'a>(
         &'a self,
-        routing_key: &'a (impl AsRef<[u8]> + ?Sized),
+        routing_key: impl Into<RoutingKey<'a>>,
         message: impl Into<Message>,
     ) -> Enqueue<'a, C> {
-        Enqueue::new(&self.carrier, &self.name, routing_key.as_ref(), message.into())
+        Enqueue::new(&self.carrier, &self.name, routing_key.into(), message.into())
     }
 
     /// Binds this exchange to another: messages that `source` takes for `routing_key` come here, too.
@@ -154,8 +154,9 @@ impl<'a, C: Carrier> DeclareExchange<'a, C> {
     }
 
     /// Messages that no binding takes go to this exchange.
-    pub fn alternate_exchange(self, name: impl Into<String>) -> Self {
-        self.argument("alternate-exchange", name.into())
+    pub fn alternate_exchange(mut self, name: impl TryInto<ShortStr>) -> Self {
+        self.arguments.set_name("alternate-exchange", name);
+        self
     }
 
     /// Any other argument.

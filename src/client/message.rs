@@ -55,7 +55,9 @@ static ONLY_PERSISTENT: Properties = Properties {
 };
 
 impl Message {
-    /// A persistent message. A `String`, `Vec<u8>`, `Bytes` or static text becomes the body without a copy.
+    /// A persistent message. A `String`, `Vec<u8>`, `Bytes` or static text becomes the body without a copy; of a
+    /// text that is borrowed for less make one with `to_owned`, of a delivery's body with
+    /// [`body_bytes`](super::Incoming::body_bytes).
     pub fn new(body: impl Into<Bytes>) -> Self {
         Self { properties: None, body: body.into(), too_long: None }
     }
@@ -96,7 +98,8 @@ impl Message {
         self.text("content-encoding", encoding, |properties| &mut properties.content_encoding)
     }
 
-    /// A header. Headers of the same name replace each other.
+    /// A header. Headers of the same name replace each other. An integer has at most 64 bits and a sign:
+    /// for a `u64` use `i64::try_from`.
     pub fn header(mut self, name: impl TryInto<ShortStr>, value: impl Into<FieldValue>) -> Self {
         match name.try_into() {
             // a short string is never too long

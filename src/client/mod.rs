@@ -30,7 +30,7 @@ pub use self::delivery::{Delivery, Incoming};
 pub use self::exchange::{BindExchange, DeclareExchange, DeleteExchange, Exchange, ExchangeKind};
 pub use self::message::Message;
 pub use self::options::ConnectOptions;
-pub use self::publish::{Enqueue, Publish};
+pub use self::publish::{Enqueue, Publish, RoutingKey};
 pub use self::queue::{BindQueue, DeclareQueue, DeleteQueue, Get, Queue};
 pub use self::returned::{Returned, Returns};
 pub use self::uri::UriError;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::arguments::Collected;
 use super::connection::Connection;
 use super::uri::{Uri, UriError};
 use crate::codec::{FieldTable, FieldValue, ShortStr};
@@ -43,7 +44,7 @@ pub struct ConnectOptions {
     mechanisms: Vec<Mechanism>,
     vhost: String,
     connection_name: Option<String>,
-    client_properties: FieldTable,
+    client_properties: Collected,
     offer: Offer,
     limits: Limits,
 }
@@ -82,7 +83,7 @@ impl ConnectOptions {
             mechanisms: vec![Mechanism::Plain, Mechanism::AmqPlain],
             vhost: uri.vhost.unwrap_or_else(|| "/".into()),
             connection_name: None,
-            client_properties: FieldTable::new(),
+            client_properties: Collected::default(),
             offer: Offer { channel_max: 2047, frame_max: 128 << 10, heartbeat: 60 },
             limits: Limits {
                 outgoing: 256 << 10,
@@ -116,13 +117,10 @@ impl ConnectOptions {
     /// A further client property, beside `product`, `version`, `platform`, `connection_name` and
     /// `capabilities`.
     ///
-    /// # Errors
-    /// [`ErrorKind::Argument`] if the name has more than 255 bytes.
-    pub fn client_property(mut self, name: &str, value: impl Into<FieldValue>) -> Result<Self> {
-        self.client_properties
-            .insert(name, value)
-            .map_err(|error| Error::new(ErrorKind::Argument, error.to_string()))?;
-        Ok(self)
+    /// A name of more than 255 bytes is an error when it connects.
+    pub fn client_property(mut self, name: impl TryInto<ShortStr>, value: impl Into<FieldValue>) -> Self {
+        self.client_properties.set(name, value);
+        self
     }
 
     /// User and password.
@@ -242,6 +240,7 @@ impl ConnectOptions {
     }
 
     fn all_client_properties(&self) -> Result<FieldTable> {
+        let more = self.client_properties.clone().finish()?;
         let fill = || {
             let mut capabilities = FieldTable::new();
             for capability in [
@@ -261,7 +260,7 @@ impl ConnectOptions {
             if let Some(name) = &self.connection_name {
                 properties.insert("connection_name", name.clone())?;
             }
-            for (name, value) in self.client_properties.iter() {
+            for (name, value) in more.iter() {
                 properties.insert(name, value.clone())?;
             }
             properties.insert("capabilities", capabilities)?;

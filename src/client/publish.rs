@@ -1,5 +1,6 @@
 //! Publishing: futures that cost no allocation where nothing has to wait.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -26,10 +27,86 @@ use crate::error::Result;
 pub struct Enqueue<'a, C = Channel> {
     carrier: &'a C,
     exchange: &'a ShortStr,
-    routing_key: &'a [u8],
+    routing_key: RoutingKey<'a>,
     mandatory: bool,
     awaited: bool,
     state: State,
+}
+
+/// A routing key to publish with: at most 255 bytes. Borrowed keys cost nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoutingKey<'a>(Key<'a>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Key<'a> {
+    Borrowed(&'a [u8]),
+    Owned(Bytes),
+}
+
+impl RoutingKey<'_> {
+    fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Key::Borrowed(key) => key,
+            Key::Owned(key) => key,
+        }
+    }
+}
+
+impl<'a> From<&'a str> for RoutingKey<'a> {
+    fn from(key: &'a str) -> Self {
+        Self(Key::Borrowed(key.as_bytes()))
+    }
+}
+
+impl<'a> From<&'a String> for RoutingKey<'a> {
+    fn from(key: &'a String) -> Self {
+        Self(Key::Borrowed(key.as_bytes()))
+    }
+}
+
+impl<'a> From<&'a [u8]> for RoutingKey<'a> {
+    fn from(key: &'a [u8]) -> Self {
+        Self(Key::Borrowed(key))
+    }
+}
+
+impl<'a, const N: usize> From<&'a [u8; N]> for RoutingKey<'a> {
+    fn from(key: &'a [u8; N]) -> Self {
+        key.as_slice().into()
+    }
+}
+
+impl<'a> From<&'a ShortStr> for RoutingKey<'a> {
+    fn from(key: &'a ShortStr) -> Self {
+        Self(Key::Borrowed(key.as_bytes()))
+    }
+}
+
+impl From<String> for RoutingKey<'_> {
+    fn from(key: String) -> Self {
+        Self(Key::Owned(key.into()))
+    }
+}
+
+impl From<ShortStr> for RoutingKey<'_> {
+    fn from(key: ShortStr) -> Self {
+        Self(Key::Owned(key.into_bytes()))
+    }
+}
+
+impl<'a> From<Cow<'a, str>> for RoutingKey<'a> {
+    fn from(key: Cow<'a, str>) -> Self {
+        match key {
+            Cow::Borrowed(key) => key.into(),
+            Cow::Owned(key) => key.into(),
+        }
+    }
+}
+
+impl<'a> From<&'a Cow<'_, str>> for RoutingKey<'a> {
+    fn from(key: &'a Cow<'_, str>) -> Self {
+        Self(Key::Borrowed(key.as_bytes()))
+    }
 }
 
 enum State {
@@ -45,7 +122,7 @@ impl<'a, C: Carrier> Enqueue<'a, C> {
     pub(super) fn new(
         carrier: &'a C,
         exchange: &'a ShortStr,
-        routing_key: &'a [u8],
+        routing_key: RoutingKey<'a>,
         message: Message,
     ) -> Self {
         Self {
@@ -67,7 +144,7 @@ impl<'a, C: Carrier> Enqueue<'a, C> {
 
     fn wait(&self, message: Message) -> BoxFuture<'static, Result<Confirm>> {
         let (carrier, exchange) = (self.carrier.clone(), self.exchange.clone());
-        let routing_key = Bytes::copy_from_slice(self.routing_key);
+        let routing_key = Bytes::copy_from_slice(self.routing_key.as_bytes());
         let (mandatory, awaited) = (self.mandatory, self.awaited);
         Box::pin(async move {
             let outbound = Outbound {
@@ -88,7 +165,8 @@ impl<C: Carrier> Future for Enqueue<'_, C> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Confirm>> {
         let this = &mut *self;
         if let State::Ready(message) = &this.state {
-            let Self { carrier, exchange, routing_key, mandatory, awaited, .. } = *this;
+            let Self { carrier, exchange, mandatory, awaited, .. } = *this;
+            let routing_key = this.routing_key.as_bytes();
             match carrier.try_enqueue(Outbound { exchange, routing_key, mandatory, awaited, message }) {
                 Ok(None) => {}
                 Ok(Some(confirm)) => {
@@ -160,7 +238,7 @@ impl<C> fmt::Debug for Enqueue<'_, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Enqueue")
             .field("exchange", &self.exchange)
-            .field("routing_key", &String::from_utf8_lossy(self.routing_key))
+            .field("routing_key", &String::from_utf8_lossy(self.routing_key.as_bytes()))
             .field("mandatory", &self.mandatory)
             .finish_non_exhaustive()
     }

@@ -181,13 +181,15 @@ impl<'a, C: Carrier> DeclareQueue<'a, C> {
     }
 
     /// Messages that are rejected, expire or find no room go to this exchange.
-    pub fn dead_letter_to(self, exchange: impl Into<String>) -> Self {
-        self.argument("x-dead-letter-exchange", exchange.into())
+    pub fn dead_letter_to(mut self, exchange: impl TryInto<ShortStr>) -> Self {
+        self.arguments.set_name("x-dead-letter-exchange", exchange);
+        self
     }
 
     /// They go there with this routing key instead of their own.
-    pub fn dead_letter_routing_key(self, routing_key: impl Into<String>) -> Self {
-        self.argument("x-dead-letter-routing-key", routing_key.into())
+    pub fn dead_letter_routing_key(mut self, routing_key: impl TryInto<ShortStr>) -> Self {
+        self.arguments.set_name("x-dead-letter-routing-key", routing_key);
+        self
     }
 
     /// How sure dead-lettering is; quorum queues only.

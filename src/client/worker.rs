@@ -20,24 +20,35 @@ pub enum OnError {
     /// It is dropped, or dead-lettered where the queue says so.
     #[default]
     Reject,
-    /// It goes back to its queue, and is delivered again.
+    /// It goes back to its queue, and is delivered again: at once, and as often as its handler fails, unless the
+    /// queue has a delivery limit.
     Requeue,
 }
 
 /// Starts a consumer with a handler when awaited; see [`Consume::handle`].
 ///
 /// The handler gets each message, at most [`concurrency`](Self::concurrency) at a time. Its `Ok`
-/// acknowledges the message. An error rejects it, or requeues it where [`on_error`](Self::on_error) says so. A panic
-/// rejects it, and the consumer goes on.
+/// acknowledges the message. An error, which is anything that can be displayed, rejects it, or requeues it where
+/// [`on_error`](Self::on_error) says so. A panic rejects it, and the consumer goes on. Errors and panics are
+/// told to [`tracing`], as events of level `WARN` and `ERROR`, and to nobody else.
+///
+/// What the handler shares between its calls it clones for each of them:
 ///
 /// ```no_run
 /// # async fn example(queue: &lepus::Queue) -> lepus::Result<()> {
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicUsize, Ordering};
+///
+/// let seen = Arc::new(AtomicUsize::new(0));
 /// let worker = queue
 ///     .consume()
 ///     .prefetch(20)
-///     .handle(async |message| {
-///         println!("{:?}", message.body_str());
-///         Ok::<_, std::io::Error>(())
+///     .handle(move |message| {
+///         let seen = Arc::clone(&seen);
+///         async move {
+///             println!("{}: {:?}", seen.fetch_add(1, Ordering::Relaxed), message.body_str());
+///             Ok::<_, std::io::Error>(())
+///         }
 ///     })
 ///     .concurrency(4)
 ///     .await?;
@@ -59,14 +70,14 @@ impl<'a, F, C: Carrier> Handle<'a, F, C> {
         Self { consume, handler, concurrency: 1, on_error: OnError::default() }
     }
 
-    /// How many messages are worked on at a time; 1 unless set: then one after the other, in order. More
-    /// than the consumer's prefetch are never there.
+    /// How many messages are worked on at a time; 1 unless set, and at least: then one after the other, in
+    /// order. More than the consumer's prefetch are never there.
     pub fn concurrency(mut self, messages: usize) -> Self {
         self.concurrency = messages.max(1);
         self
     }
 
-    /// What happens to a message whose handler returned an error.
+    /// What happens to a message whose handler returned an error; [`OnError::Reject`] unless set.
     pub fn on_error(mut self, on_error: OnError) -> Self {
         self.on_error = on_error;
         self
@@ -120,7 +131,7 @@ pub struct Worker {
 
 impl Worker {
     /// Stops in order: cancels the consumer, gives back what no handler has begun, and waits for the
-    /// handlers that run, and their acks.
+    /// handlers that run, and until their acks are written.
     ///
     /// # Errors
     /// Why the consumer ended, if it ended by itself before.
@@ -187,10 +198,13 @@ where
         }
         // what no handler has begun goes back while those that run finish
         let Self { consumer, mut running, mut ackers, acks, on_error, .. } = self;
+        let channel = Arc::clone(consumer.channel());
         drop(consumer);
         while let Some(done) = running.join_next_with_id().await {
             settle(&mut ackers, acks, on_error, done);
         }
+        // a program may end right after this
+        channel.link.flush().await;
         ended
     }
 

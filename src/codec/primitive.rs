@@ -61,6 +61,11 @@ impl ShortStr {
         self.0.len()
     }
 
+    /// The bytes, sharing the buffer that they are in.
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
+
     /// A copy that does not keep the buffer alive which it was read from.
     pub fn detach(&self) -> Self {
         Self(Bytes::copy_from_slice(&self.0))

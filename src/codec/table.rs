@@ -130,9 +130,27 @@ macro_rules! from {
 
 from! {
     bool => Bool, i8 => I8, u8 => U8, i16 => I16, u16 => U16, i32 => I32, u32 => U32, i64 => I64,
-    f32 => F32, f64 => F64, &'static str => LongStr, String => LongStr, Vec<FieldValue> => Array,
+    f32 => F32, f64 => F64, String => LongStr, Vec<FieldValue> => Array,
     Timestamp => Timestamp, SystemTime => Timestamp, FieldTable => Table, Bytes => ByteArray,
     Vec<u8> => ByteArray,
+}
+
+impl From<&str> for FieldValue {
+    fn from(text: &str) -> Self {
+        Self::LongStr(Bytes::copy_from_slice(text.as_bytes()))
+    }
+}
+
+impl From<&String> for FieldValue {
+    fn from(text: &String) -> Self {
+        text.as_str().into()
+    }
+}
+
+impl From<&ShortStr> for FieldValue {
+    fn from(name: &ShortStr) -> Self {
+        Self::LongStr(Bytes::copy_from_slice(name.as_bytes()))
+    }
 }
 
 /// The error for an integer above `i64::MAX`: a field table has no type for it.
@@ -220,6 +238,15 @@ impl FieldTable {
 impl fmt::Debug for FieldTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+impl<'a> IntoIterator for &'a FieldTable {
+    type Item = &'a (ShortStr, FieldValue);
+    type IntoIter = std::slice::Iter<'a, (ShortStr, FieldValue)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
     }
 }
 

@@ -244,6 +244,11 @@ impl ChannelLink {
         }
     }
 
+    /// Waits until everything that was handed over is written. Cancel safe.
+    pub(crate) async fn flush(&self) {
+        self.shared().flush().await;
+    }
+
     // Confirms.
 
     /// Asks what became of a publish.

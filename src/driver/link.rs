@@ -67,11 +67,11 @@ impl Link {
     /// Closes the connection in order, within the close time-out. The second time does nothing.
     pub(crate) async fn close(&self, reply_code: u16, reply_text: ShortStr) -> Result<(), Error> {
         let close = connection::Close { reply_code, reply_text, ..connection::Close::default() };
-        // refused: it is closing already
-        let _refused = self.shared.close(&close);
+        // refused: it is closing already, or has ended
+        let begun = self.shared.close(&close).is_ok();
         self.shared.ended().await;
         match self.shared.failure() {
-            Some(error) if error.kind() == ErrorKind::Timeout => Err(error.clone()),
+            Some(error) if begun && error.kind() != ErrorKind::Closed => Err(error.clone()),
             _ => Ok(()),
         }
     }

@@ -279,10 +279,11 @@ impl Reader {
         loop {
             tokio::select! {
                 biased;
-                read = self.stream.read_buf(&mut self.input.bytes) => return self.has_read(read, room),
+                // first: a server that never stops sending must not keep it from being seen
                 () = self.shared.closing.notified() => if let Some(stop) = self.notice_close() {
                     return Some(stop);
                 },
+                read = self.stream.read_buf(&mut self.input.bytes) => return self.has_read(read, room),
                 () = &mut self.timer => if let Some(stop) = self.look_at_deadlines() {
                     return Some(stop);
                 },
@@ -312,7 +313,7 @@ impl Reader {
             Ok(count) => {
                 self.last_read = Instant::now();
                 self.input.adapt(count, room);
-                None
+                self.give_up.filter(|give_up| *give_up <= self.last_read).map(|_| self.gave_up())
             }
         }
     }

@@ -98,6 +98,8 @@ pub(crate) struct Shared {
     pub to_write: Notify,
     /// Wakes publishers that wait.
     pub credit: Notify,
+    /// Wakes whoever waits until everything is written.
+    written: Notify,
     /// Wakes the reader, to notice that the connection is closing.
     pub closing: Notify,
     /// Why the connection has ended.
@@ -124,6 +126,7 @@ impl Shared {
             core: Mutex::new(Core { session, pipe: Some(Box::new(Pipe::new(stream))) }),
             to_write: Notify::new(),
             credit: Notify::new(),
+            written: Notify::new(),
             closing: Notify::new(),
             failure: OnceLock::new(),
             write_error: OnceLock::new(),
@@ -173,6 +176,8 @@ impl Shared {
         drop(core);
         if more {
             self.to_write.notify_one();
+        } else {
+            self.written.notify_waiters();
         }
         if let Poll::Ready(Err(error)) = written {
             self.write_failed(error);
@@ -190,8 +195,29 @@ impl Shared {
         if pipe.is_some() {
             // while this batch is written, the next one is encoded
             self.credit.notify_waiters();
+        } else {
+            self.written.notify_waiters();
         }
         pipe
+    }
+
+    /// Waits until everything that was appended is written, or the connection has ended. Cancel safe.
+    pub(crate) async fn flush(&self) {
+        loop {
+            let mut written = std::pin::pin!(self.written.notified());
+            written.as_mut().enable();
+            self.run(|_| ((), Urgency::Now));
+            if self.failure().is_some() || self.is_written() {
+                return;
+            }
+            written.await;
+        }
+    }
+
+    /// Whether nothing waits to be written, and nobody is writing.
+    fn is_written(&self) -> bool {
+        let core = self.lock();
+        core.out.is_empty() && core.pipe.as_ref().is_some_and(|pipe| !pipe.is_unfinished())
     }
 
     /// Whether the connection has ended, and everything is written.
@@ -241,6 +267,7 @@ impl Shared {
         self.ended.send_replace(true);
         self.blocked.send_replace(None);
         self.credit.notify_waiters();
+        self.written.notify_waiters();
         self.to_write.notify_one();
         self.closing.notify_one();
     }

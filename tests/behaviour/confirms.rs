@@ -20,7 +20,7 @@ fn a_confirmed_message_is_in_the_queue() {
 fn what_reaches_no_queue_is_confirmed_unless_mandatory() {
     test(async |t| {
         let channel = t.channel().await;
-        channel.default_exchange().publish(&t.name(), "x").await.unwrap();
+        channel.default_exchange().publish(t.name(), "x").await.unwrap();
     });
 }
 

@@ -140,7 +140,7 @@ fn a_uri_that_cannot_be_read_is_an_error_without_the_password() {
 #[test]
 fn a_client_can_name_itself() {
     test(async |_| {
-        let options = options().connection_name("a test of lepus").client_property("team", "hare").unwrap();
+        let options = options().connection_name("a test of lepus").client_property("team", "hare");
         options.connect().await.unwrap().channel().await.unwrap();
     });
 }

@@ -215,7 +215,7 @@ fn replies_come_directly_to_whoever_asks() {
         let request = next(&mut asked).await;
         let properties = request.properties().unwrap();
         let reply = Message::new("42").correlation_id(properties.correlation_id.unwrap());
-        server.default_exchange().publish(&properties.reply_to.unwrap(), reply).await.unwrap();
+        server.default_exchange().publish(properties.reply_to.unwrap(), reply).await.unwrap();
         request.ack().unwrap();
 
         let reply = next(&mut replies).await;

@@ -91,7 +91,7 @@ fn a_return_goes_to_the_stream_also_if_its_confirm_is_dropped_later() {
         let channel = t.channel().await;
         let mut returns = channel.returns();
         let exchange = channel.default_exchange();
-        let confirm = exchange.enqueue(&t.name(), "dropped").mandatory().await.unwrap();
+        let confirm = exchange.enqueue(t.name(), "dropped").mandatory().await.unwrap();
         channel.wait_for_confirms().await.unwrap();
         drop(confirm);
         assert_eq!(returns.next().await.unwrap().body(), "dropped");
@@ -104,7 +104,7 @@ fn a_return_goes_to_the_stream_also_if_its_confirm_is_dropped_later() {
 fn waiting_for_all_confirms_tells_of_a_return() {
     test(async |t| {
         let channel = t.channel().await;
-        drop(channel.default_exchange().enqueue(&t.name(), "x").mandatory().await.unwrap());
+        drop(channel.default_exchange().enqueue(t.name(), "x").mandatory().await.unwrap());
         let error = channel.wait_for_confirms().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Returned);
         channel.wait_for_confirms().await.unwrap();
