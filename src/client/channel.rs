@@ -220,7 +220,7 @@ impl Channel {
     /// # Errors
     /// If the server closes the channel or connection in answer, its code and text; then the
     /// channel is gone. [`ErrorKind::Timeout`] if it does not answer in time. [`ErrorKind::Unsupported`], with nothing
-    /// sent, for `connection` methods, opening and closing channels, and `basic.consume`, which need
+    /// sent, for `connection` methods, opening and closing channels, `basic.consume` and `basic.cancel`, which need
     /// bookkeeping here, and for requests with `no_wait`: see [`call_no_wait`](Self::call_no_wait).
     ///
     /// # Cancel safety
@@ -335,6 +335,7 @@ impl<'a> Outbound<'a> {
 fn check_raw<M: Arguments>() -> Result<()> {
     match M::ID {
         basic::Consume::ID => Err(unsupported("basic.consume: use Queue::consume")),
+        basic::Cancel::ID => Err(unsupported("basic.cancel: use Consumer::cancel")),
         channel::Open::ID | channel::Close::ID => {
             Err(unsupported("channels are opened and closed by Connection::channel and Channel::close"))
         }

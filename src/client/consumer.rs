@@ -220,8 +220,7 @@ impl Stream for Consumer {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        let taken = std::mem::take(&mut self.taken);
-        self.channel.link.abandon_consumer(&self.queue, taken);
+        self.channel.link.abandon_consumer(&self.queue, &self.taken);
     }
 }
 

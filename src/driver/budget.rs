@@ -31,7 +31,8 @@ impl Budget {
     /// They were taken, or dropped.
     pub(crate) fn free(&self, bytes: usize) {
         let before = self.waiting.fetch_sub(bytes, Ordering::Relaxed);
-        if before > self.mark && before.saturating_sub(bytes) <= self.mark {
+        // reading may wait for either bound, so whoever frees above the lower one tells
+        if before > self.mark {
             self.freed.notify_one();
         }
     }
@@ -56,5 +57,21 @@ impl Budget {
     /// Waits until there may be room again. Cancel safe.
     pub(crate) async fn freed(&self) {
         self.freed.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_frees_tells_also_between_the_two_bounds() {
+        let budget = Budget::new(10);
+        budget.add(50);
+        assert!(budget.is_overspent());
+        budget.free(20);
+        assert!(budget.is_spent() && !budget.is_overspent());
+        // resolves: reading that waits for the higher bound goes on
+        budget.freed().await;
     }
 }

@@ -281,7 +281,7 @@ impl ChannelLink {
                 Some(outcome) => Some(outcome),
                 None if ended => None,
                 None => {
-                    confirms.wait_drained(number, waker.clone());
+                    confirms.wait_drained(number, waker.clone(), |other| other.will_wake(waker));
                     None
                 }
             })
@@ -330,7 +330,7 @@ impl ChannelLink {
     // Consumers.
 
     /// The user dropped a consumer: cancels it in the background, and gives back what it had not looked at.
-    pub(crate) fn abandon_consumer(&self, queue: &DeliveryQueue, taken: VecDeque<Delivery>) {
+    pub(crate) fn abandon_consumer(&self, queue: &DeliveryQueue, taken: &VecDeque<Delivery>) {
         self.shared().farewell(self.state.key, queue.abandon(taken));
     }
 
@@ -429,7 +429,7 @@ struct Unheard<'a> {
 impl Drop for Unheard<'_> {
     fn drop(&mut self) {
         if let Some(queue) = &self.queue {
-            self.channel.abandon_consumer(queue, VecDeque::new());
+            self.channel.abandon_consumer(queue, &VecDeque::new());
         }
     }
 }

@@ -43,8 +43,9 @@ struct State {
     waker: Option<Waker>,
     /// The consumer tag, once the server has told it.
     tag: Option<ShortStr>,
-    /// The consumer was dropped: nobody will take what comes.
+    /// The consumer was dropped: nobody will take what comes. Only the tags are kept, to give back.
     abandoned: bool,
+    unseen: Vec<u64>,
 }
 
 /// How a stream of deliveries ends.
@@ -91,8 +92,10 @@ impl DeliveryQueue {
     pub(crate) fn push(&self, batch: &mut Vec<Delivery>) {
         let weight = self.weigh(batch.iter());
         let mut state = self.lock();
-        if state.end.is_some() || (state.abandoned && self.no_ack) {
-            // nobody will look at them, and there is nothing to give back
+        if state.end.is_some() || state.abandoned {
+            if state.end.is_none() && !self.no_ack {
+                state.unseen.extend(batch.iter().map(|delivery| delivery.tag));
+            }
             batch.clear();
             return;
         }
@@ -151,25 +154,30 @@ impl DeliveryQueue {
     }
 
     /// The consumer is gone, and had taken `taken` without looking at it.
-    pub(crate) fn abandon(&self, taken: VecDeque<Delivery>) -> Farewell {
+    pub(crate) fn abandon(&self, taken: &VecDeque<Delivery>) -> Farewell {
         let mut state = self.lock();
         state.abandoned = true;
-        for delivery in taken.into_iter().rev() {
-            state.waiting.push_front(delivery);
+        // what they hold is free at once: the server's answer to the cancel may wait behind a full budget
+        let mut unseen: Vec<_> = taken.iter().map(|delivery| delivery.tag).collect();
+        unseen.extend(self.drain(&mut state));
+        if self.no_ack {
+            unseen.clear();
         }
         if state.end.is_some() {
-            return Farewell::GiveBack(self.drain(&mut state));
+            return Farewell::GiveBack(unseen);
         }
+        state.unseen = unseen;
         state.tag.clone().map_or(Farewell::Wait, Farewell::Cancel)
     }
 
     fn drain(&self, state: &mut State) -> Vec<u64> {
         self.free(std::mem::take(&mut state.weight));
         let waiting = std::mem::take(&mut state.waiting);
+        let unseen = std::mem::take(&mut state.unseen);
         if self.no_ack || matches!(state.end, Some(End::Failed(_))) {
             return Vec::new();
         }
-        waiting.into_iter().map(|delivery| delivery.tag).collect()
+        unseen.into_iter().chain(waiting.into_iter().map(|delivery| delivery.tag)).collect()
     }
 
     fn weigh<'a>(&self, batch: impl Iterator<Item = &'a Delivery>) -> usize {
@@ -184,5 +192,67 @@ impl DeliveryQueue {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU16;
+
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::codec::frame::{Cutter, put_method};
+    use crate::codec::generated::basic::Deliver;
+
+    const KEY: ChannelKey = ChannelKey { id: NonZeroU16::MIN, generation: 1 };
+
+    fn deliveries(tags: std::ops::RangeInclusive<u64>) -> Vec<Delivery> {
+        tags.map(|delivery_tag| {
+            let mut out = Vec::new();
+            put_method(&mut out, 1, &Deliver { delivery_tag, ..Deliver::default() });
+            let cut = Cutter::agreed(4096).cut(&mut BytesMut::from(out.as_slice()));
+            let delivery = Delivery::deliver(&cut.frames.frames().next().unwrap());
+            delivery.unwrap()
+        })
+        .collect()
+    }
+
+    fn tag() -> ShortStr {
+        ShortStr::try_from("tag").unwrap()
+    }
+
+    #[test]
+    fn a_dropped_consumer_frees_the_budget_at_once_and_gives_back_in_order() {
+        let budget = Arc::new(Budget::new(1));
+        let queue = DeliveryQueue::new(KEY, false, Some(Arc::clone(&budget)));
+        queue.started(tag());
+        queue.push(&mut deliveries(3..=4));
+        assert!(budget.is_spent());
+        let taken = deliveries(1..=2).into();
+        assert_eq!(queue.abandon(&taken), Farewell::Cancel(tag()));
+        assert!(!budget.is_spent());
+        queue.push(&mut deliveries(5..=6));
+        assert!(!budget.is_spent());
+        assert_eq!(queue.end(End::Cancelled), [1, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn without_acks_there_is_nothing_to_give_back() {
+        let budget = Arc::new(Budget::new(1));
+        let queue = DeliveryQueue::new(KEY, true, Some(Arc::clone(&budget)));
+        queue.started(tag());
+        queue.push(&mut deliveries(1..=2));
+        assert_eq!(queue.abandon(&VecDeque::new()), Farewell::Cancel(tag()));
+        queue.push(&mut deliveries(3..=3));
+        assert!(!budget.is_spent());
+        assert!(queue.end(End::Cancelled).is_empty());
+    }
+
+    #[test]
+    fn a_consumer_dropped_before_its_start_is_known_is_cancelled_then() {
+        let queue = DeliveryQueue::new(KEY, false, None);
+        assert_eq!(queue.abandon(&VecDeque::new()), Farewell::Wait);
+        assert_eq!(queue.started(tag()), Farewell::Cancel(tag()));
     }
 }

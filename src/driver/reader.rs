@@ -143,6 +143,8 @@ impl Reader {
         while let Some(frame) = frames.next() {
             match self.inbound.receive(frame, &mut frames)? {
                 Received::Nothing => {}
+                // once the connection is closing, nobody is to begin work that cannot be acknowledged
+                Received::Delivery { .. } if self.give_up.is_some() => {}
                 Received::Delivery { consumer, delivery } => self.batch.add(consumer, delivery),
                 Received::Method { channel, method } => {
                     if !self.method(channel, method)? {
@@ -154,7 +156,9 @@ impl Reader {
                     tracing::warn!(channel, %tag, "a delivery for an unknown consumer stays unacknowledged");
                 }
                 Received::GetOk { channel, delivery } => {
-                    if let Some(waiter) = self.shared.lock().get_ok(channel)? {
+                    // unlocked before anybody is woken
+                    let waiter = self.shared.lock().get_ok(channel)?;
+                    if let Some(waiter) = waiter {
                         waiter.complete(Ok(Answer::GetOk(delivery)));
                     }
                 }

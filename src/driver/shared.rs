@@ -50,6 +50,8 @@ pub(crate) struct Core {
     session: Session<Driver>,
     /// `None` while somebody writes, and after the end.
     pipe: Option<Box<Pipe>>,
+    /// The writer has ended: a pipe that is given back now closes.
+    writer_ended: bool,
 }
 
 impl Deref for Core {
@@ -67,6 +69,11 @@ impl DerefMut for Core {
 }
 
 impl Core {
+    /// Whether nothing waits to be written, and nobody is writing.
+    fn is_written(&self) -> bool {
+        self.session.out.is_empty() && self.pipe.as_ref().is_some_and(|pipe| !pipe.is_unfinished())
+    }
+
     /// Takes the pipe, loaded, if it lies there and something is to be written.
     fn load_pipe(&mut self) -> Option<Box<Pipe>> {
         let pipe = self.pipe.as_mut()?;
@@ -123,7 +130,7 @@ impl Shared {
         limits: Limits,
     ) -> Self {
         Self {
-            core: Mutex::new(Core { session, pipe: Some(Box::new(Pipe::new(stream))) }),
+            core: Mutex::new(Core { session, pipe: Some(Box::new(Pipe::new(stream))), writer_ended: false }),
             to_write: Notify::new(),
             credit: Notify::new(),
             written: Notify::new(),
@@ -172,8 +179,9 @@ impl Shared {
         let written = pipe.poll_write(&mut Context::from_waker(Waker::noop()));
         let mut core = self.lock();
         let more = pipe.is_unfinished() || !core.out.is_empty() || self.failure().is_some();
-        core.pipe = Some(pipe);
+        let late = if core.writer_ended { Some(pipe) } else { core.pipe.replace(pipe) };
         drop(core);
+        drop(late);
         if more {
             self.to_write.notify_one();
         } else {
@@ -216,18 +224,20 @@ impl Shared {
 
     /// Whether nothing waits to be written, and nobody is writing.
     fn is_written(&self) -> bool {
-        let core = self.lock();
-        core.out.is_empty() && core.pipe.as_ref().is_some_and(|pipe| !pipe.is_unfinished())
+        self.lock().is_written()
     }
 
     /// Whether the connection has ended, and everything is written.
     pub(crate) fn is_finished(&self) -> bool {
-        self.failure().is_some() && self.lock().pipe.is_some()
+        let core = self.lock();
+        core.session.is_closed() && core.is_written()
     }
 
-    /// Takes the pipe for good.
+    /// Takes the pipe for good: the writer ends.
     pub(crate) fn remove_pipe(&self) -> Option<Box<Pipe>> {
-        self.lock().pipe.take()
+        let mut core = self.lock();
+        core.writer_ended = true;
+        core.pipe.take()
     }
 
     /// Appends a heartbeat if nothing was written for half the interval, and gives back what memory an

@@ -73,6 +73,13 @@ impl Writer {
     }
 }
 
+impl Drop for Writer {
+    /// However the task ends, the socket does not outlive it: also when the runtime shuts down.
+    fn drop(&mut self) {
+        drop(self.shared.remove_pipe());
+    }
+}
+
 /// When to look whether a heartbeat is due.
 fn due(shared: &Shared, last_write: Instant) -> Instant {
     shared.heartbeat.send_at(last_write.into_std()).map_or_else(|| Instant::now() + LONG, Instant::from_std)

@@ -202,9 +202,12 @@ impl<C> Confirms<C> {
         (number < self.base).then(|| self.abandoned.take().unwrap_or(Outcome::Acked))
     }
 
-    /// Remembers who waits until everything up to `number` is settled.
-    pub(crate) fn wait_drained(&mut self, number: u64, waiter: C) {
-        self.drains.push((number, waiter));
+    /// Remembers who waits until everything up to `number` is settled, instead of whoever is the `same`.
+    pub(crate) fn wait_drained(&mut self, number: u64, waiter: C, same: impl Fn(&C) -> bool) {
+        match self.drains.iter_mut().find(|(until, other)| *until == number && same(other)) {
+            Some((_, other)) => *other = waiter,
+            None => self.drains.push((number, waiter)),
+        }
     }
 
     /// Everybody who waits, for when the channel has ended.

@@ -20,6 +20,8 @@ pub(crate) struct Outgoing {
     buffer: Vec<u8>,
     chained: Vec<Chained>,
     chained_bytes: usize,
+    /// How many answers to methods of the server are in it.
+    answers: u32,
 }
 
 #[derive(Debug)]
@@ -62,6 +64,12 @@ impl Outgoing {
         }
     }
 
+    /// Counts an answer to a method of the server, and returns how many wait.
+    pub(crate) const fn count_answer(&mut self) -> u32 {
+        self.answers += 1;
+        self.answers
+    }
+
     /// Remembers where the next piece will begin.
     pub(crate) const fn mark(&self) -> Mark {
         Mark { buffer: self.buffer.len(), chained: self.chained.len(), chained_bytes: self.chained_bytes }
@@ -80,6 +88,7 @@ impl Outgoing {
         self.buffer.shrink_to(KEEP);
         self.chained.clear();
         self.chained_bytes = 0;
+        self.answers = 0;
     }
 
     /// Gives back the memory of an empty buffer, for a connection that has gone idle.

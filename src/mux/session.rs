@@ -23,6 +23,10 @@ use crate::codec::frame::{HEARTBEAT, OVERHEAD, put_method};
 use crate::codec::generated::{basic, channel, confirm, connection};
 use crate::codec::{Arguments, Method, Sender, ShortStr};
 
+/// How many answers to the server's methods may wait to be written: more wait only for a server that
+/// goes on asking and does not read.
+const ANSWERS_MAX: u32 = 1 << 16;
+
 /// The shared half of the multiplexer of one connection.
 #[derive(Debug)]
 pub(crate) struct Session<X: Waiters> {
@@ -298,6 +302,11 @@ impl<X: Waiters> Session<X> {
         matches!(self.state, ConnectionState::Open)
     }
 
+    /// Whether nothing more is said on the connection.
+    pub(crate) const fn is_closed(&self) -> bool {
+        matches!(self.state, ConnectionState::Closed)
+    }
+
     /// Whether somebody waits for a reply or a confirm: then reading must go on.
     pub(crate) fn is_awaited(&self) -> bool {
         !self.secrets.is_empty()
@@ -339,7 +348,14 @@ impl<X: Waiters> Session<X> {
         }
         match NonZeroU16::new(id) {
             None => self.connection_method(method),
-            Some(id) => self.channel_method(id, method),
+            Some(id) => {
+                let before = self.out.len();
+                let event = self.channel_method(id, method)?;
+                if self.out.len() > before && self.out.count_answer() > ANSWERS_MAX {
+                    return Err(Violation::Unread { answers: ANSWERS_MAX });
+                }
+                Ok(event)
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use thiserror::Error;
 use crate::codec::frame::FrameError;
 use crate::codec::generated::basic;
 use crate::codec::generated::constants::{
-    CHANNEL_ERROR, COMMAND_INVALID, FRAME_ERROR, NOT_ALLOWED, SYNTAX_ERROR, UNEXPECTED_FRAME,
+    CHANNEL_ERROR, COMMAND_INVALID, FRAME_ERROR, NOT_ALLOWED, RESOURCE_ERROR, SYNTAX_ERROR, UNEXPECTED_FRAME,
 };
 use crate::codec::{Arguments, DecodeError, Method, MethodId};
 
@@ -36,6 +36,8 @@ pub(crate) enum Violation {
     BodyTooLong { announced: u64 },
     #[error("a body of {announced} bytes, the limit is {limit}")]
     MessageTooLarge { announced: u64, limit: u64 },
+    #[error("the server does not read the answers that it asks for: {answers} of them wait")]
+    Unread { answers: u32 },
     #[error("the server wants a frame_max of {0} bytes, the protocol's least is 4096")]
     FrameMax(u32),
 }
@@ -59,6 +61,7 @@ impl Violation {
                 UNEXPECTED_FRAME
             }
             Self::FrameMax(_) => NOT_ALLOWED,
+            Self::Unread { .. } => RESOURCE_ERROR,
         }
     }
 

@@ -194,7 +194,7 @@ fn a_failure_of_a_dropped_confirm_is_told_to_who_waits_for_all() {
         let first = it.numbered(key, "q", b"", false);
         let number = it.numbered(key, "q", b"m", true);
         let waiter = it.waiter();
-        it.confirms(key).wait_drained(number, waiter);
+        it.confirms(key).wait_drained(number, waiter, |_| false);
         settle(&mut it, key, number);
         assert_eq!(it.confirms(key).drained(number), None, "the first is not settled");
         assert_eq!(confirmed(it.receives([method(1, ack(first, false))])), [waiter]);

@@ -208,7 +208,7 @@ proptest! {
                     let drained = confirms.drained(number);
                     prop_assert_eq!(&drained, &model.drained(number));
                     if drained.is_none() {
-                        confirms.wait_drained(number, waiter);
+                        confirms.wait_drained(number, waiter, |_| false);
                         model.drains.push((number, waiter));
                     }
                 }
