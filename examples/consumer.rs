@@ -8,7 +8,9 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::{env, error};
 
-use lepus::{Consumer, Delivery, ExchangeKind};
+use lepus::broker::Broker;
+use lepus::robust::Consumer;
+use lepus::{Delivery, ErrorKind, ExchangeKind};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -18,14 +20,15 @@ Usage: consumer [--workers N] [--prefetch N] [--queue NAME] [ROUTING-KEY …]
 
 Prints the messages that are published to the exchange `test_exchange` with one of the routing keys
 (routine1_json and routine2_json unless given), each on its own line, after a line `ready`.
-Stops in order on SIGINT (Ctrl-C) and SIGTERM.
+Stops in order on SIGINT (Ctrl-C) and SIGTERM. When the connection is lost it goes on with the next one.
 
   --workers N     how many consumers share the queue; 1 unless given
   --prefetch N    how many unacknowledged messages each of them may have; 100 unless given
   --queue NAME    a durable queue, which stays; unless given, one that goes with this program
   --help          shows this
 
-The broker is the one that AMQP_URL names, or amqp://guest:guest@127.0.0.1/.";
+The broker is the one that AMQP_URL names; without it an embedded one, which ends with the program, and
+whose URL is printed for `publisher`.";
 
 type Result<T> = std::result::Result<T, Box<dyn error::Error + Send + Sync>>;
 
@@ -53,9 +56,9 @@ async fn main() -> ExitCode {
 
 async fn run(options: Options) -> Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let url = env::var("AMQP_URL").unwrap_or_else(|_| "amqp://guest:guest@127.0.0.1/".into());
+    let (url, _broker) = broker().await?;
 
-    let connection = lepus::connect(&url).await?;
+    let connection = lepus::connect_robust(&url).await?;
     let channel = connection.channel().await?;
     let exchange = channel.declare_exchange("test_exchange", ExchangeKind::Topic).await?;
     let queue = channel.declare_queue(options.queue).await?;
@@ -87,6 +90,17 @@ async fn run(options: Options) -> Result<()> {
     Ok(())
 }
 
+/// The broker's URL, and the broker itself if it is an embedded one, which runs until it is dropped.
+async fn broker() -> Result<(String, Option<Broker>)> {
+    if let Ok(url) = env::var("AMQP_URL") {
+        return Ok((url, None));
+    }
+    let broker = Broker::start().await?;
+    eprintln!("AMQP_URL is not set: an embedded broker serves here; publish to it with\n");
+    eprintln!("    AMQP_URL={} cargo run --example publisher\n", broker.url());
+    Ok((broker.url(), Some(broker)))
+}
+
 /// Works on one delivery after the other. What it has not begun when it stops goes back to the queue.
 async fn work(mut deliveries: Consumer, mut stopped: watch::Receiver<()>) -> Result<()> {
     loop {
@@ -98,7 +112,11 @@ async fn work(mut deliveries: Consumer, mut stopped: watch::Receiver<()>) -> Res
         let Some(delivery) = delivery else { return Ok(()) };
         let delivery = delivery?;
         print(&delivery)?;
-        delivery.ack()?;
+        match delivery.ack() {
+            // the connection was lost meanwhile: it comes once more
+            Err(error) if error.kind() == ErrorKind::Stale => {}
+            result => result?,
+        }
     }
 }
 

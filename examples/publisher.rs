@@ -13,14 +13,15 @@ const USAGE: &str = "\
 Usage: publisher [--key KEY] [--count N] [JSON]
 
 Publishes persistent JSON messages to the exchange `test_exchange`, waits until the broker has
-confirmed all of them, and tells how many.
+confirmed all of them, and tells how many. What was not confirmed when the connection is lost is published again.
 
   --key KEY      the routing key; routine1_json unless given
   --count N      how many messages; 1 unless given
   JSON           the body of each; {\"number\":1}, {\"number\":2}, … unless given
   --help         shows this
 
-The broker is the one that AMQP_URL names, or amqp://guest:guest@127.0.0.1/.";
+The broker is the one that AMQP_URL names, such as the one that `consumer` starts, or
+amqp://guest:guest@127.0.0.1/.";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -49,7 +50,7 @@ async fn main() -> ExitCode {
 
 async fn run(options: &Options) -> lepus::Result<()> {
     let url = env::var("AMQP_URL").unwrap_or_else(|_| "amqp://guest:guest@127.0.0.1/".into());
-    let connection = lepus::connect(&url).await?;
+    let connection = lepus::connect_robust(&url).await?;
     let channel = connection.channel().await?;
     let exchange = channel.declare_exchange("test_exchange", ExchangeKind::Topic).await?;
     for number in 1..=options.count {

@@ -88,6 +88,9 @@ pub enum ErrorKind {
     Nacked,
     /// A mandatory message reached no queue and came back; see [`returned`](Error::returned).
     Returned,
+    /// The message was delivered before a robust connection was lost, so it cannot be acknowledged any more;
+    /// nothing was sent, and the broker delivers it again.
+    Stale,
     /// The server cancelled the consumer, for example because its queue was deleted.
     ConsumerCancelled,
     /// All channel numbers of the connection are in use.
@@ -181,6 +184,10 @@ impl Error {
         self.change(|inner| inner.scope = scope)
     }
 
+    pub(crate) fn with_origin(self, origin: Origin) -> Self {
+        self.change(|inner| inner.origin = origin)
+    }
+
     pub(crate) fn with_returned(self, returned: Box<Returned>) -> Self {
         self.change(|inner| inner.returned = Some(returned))
     }
@@ -197,6 +204,7 @@ impl ErrorKind {
         match self {
             Self::Config => (Origin::User, Scope::Connection),
             Self::Argument | Self::Unsupported | Self::NoFreeChannel => (Origin::User, Scope::Call),
+            Self::Stale => (Origin::Network, Scope::Call),
             Self::Connect | Self::ConnectionLost | Self::HeartbeatMissed => {
                 (Origin::Network, Scope::Connection)
             }

@@ -77,6 +77,19 @@ pub fn content(data: &[u8]) {
     assert_eq!(Peers::new().run(data, true), Peers::new().run(data, false));
 }
 
+/// The embedded broker: nothing that its clients do puts it in disorder, or has it keep more than it should.
+/// The first octet says whether the rest are raw bytes, or steps of clients that are logged in.
+#[cfg(feature = "test-broker")]
+pub fn broker(data: &[u8]) {
+    use crate::broker::fuzzing::{raw, steps};
+
+    match data.split_first() {
+        Some((0, rest)) => raw(rest),
+        Some((_, rest)) => steps(rest),
+        None => {}
+    }
+}
+
 /// What a [`Cutter`] made of some input.
 #[derive(Debug, PartialEq)]
 struct Cuts {
@@ -290,7 +303,7 @@ impl Peers {
             exchange: b"",
             routing_key: b"q",
             mandatory: true,
-            properties: &properties,
+            properties: Some(&properties),
             body: &body,
         };
         let _ = self.client.session.publish(key, &publish, usize::MAX);
@@ -364,5 +377,11 @@ mod tests {
     #[test]
     fn seeds_of_content() {
         replay("content", content);
+    }
+
+    #[test]
+    #[cfg(feature = "test-broker")]
+    fn seeds_of_broker() {
+        replay("broker", broker);
     }
 }

@@ -22,6 +22,9 @@
 //! # }
 //! ```
 //!
+//! With [`connect_robust`] in place of [`connect`] the same program outlives the network and the broker: see
+//! [`robust`].
+//!
 //! Start at [`connect`] or [`ConnectOptions`], then [`Connection::channel`]. A [`Channel`] declares an
 //! [`Exchange`] and a [`Queue`]; an exchange [publishes](Exchange::publish), a queue
 //! [consumes](Queue::consume). Operations with options are builders that are awaited:
@@ -54,11 +57,14 @@
 //!
 //! # Runtime
 //!
-//! Needs a tokio runtime with I/O and time enabled, of either flavour. Each connection has two tasks.
+//! Needs a tokio runtime with I/O and time enabled, of either flavour. Each connection has two tasks, a
+//! robust one one more, and one for each channel.
 
 #[cfg(lepus_bench)]
 #[doc(hidden)]
 pub mod bench;
+#[cfg(feature = "test-broker")]
+pub mod broker;
 mod client;
 mod codec;
 mod driver;
@@ -67,6 +73,7 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod mux;
+pub mod robust;
 
 pub use self::client::{
     BindExchange, BindQueue, Blocked, Carrier, Channel, Confirm, ConnectOptions, Connection, Consume,
@@ -78,6 +85,7 @@ pub use self::codec::table::IntegerTooLarge;
 pub use self::codec::{FieldTable, FieldValue, Properties, ShortStr, Timestamp, TooLong};
 pub use self::error::{Error, ErrorKind, Origin, Result, Scope};
 pub use self::mux::sasl::Mechanism;
+pub use self::robust::connect_robust;
 
 /// The protocol itself: methods, properties and constants, as plain data, for [`Channel::call`].
 ///

@@ -2,11 +2,12 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
-use super::confirm::Confirm;
-use super::consumer::{ConsumeSpec, Consumer};
+use super::consumer::ConsumeSpec;
 use super::delivery::Delivery;
 use super::message::Message;
+use super::name::Name;
 use crate::codec::generated::basic;
 use crate::codec::{Request, ShortStr};
 use crate::error::Result;
@@ -21,34 +22,68 @@ pub trait Carrier: private::Operations {}
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A message to hand over; the names are borrowed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Outbound<'a> {
     pub(crate) exchange: &'a ShortStr,
     pub(crate) routing_key: &'a [u8],
     pub(crate) mandatory: bool,
     /// Whether somebody will wait for the confirm at once.
     pub(crate) awaited: bool,
-    pub(crate) message: &'a Message,
+    /// How long the user is willing to wait, if that was said for this message.
+    pub(crate) patience: Option<Duration>,
+    /// Once it is handed over, a channel that keeps it may take it from here instead of copying it.
+    pub(crate) message: &'a mut Message,
+}
+
+impl Outbound<'_> {
+    /// The same, for one try.
+    pub(crate) fn reborrow(&mut self) -> Outbound<'_> {
+        Outbound { message: &mut *self.message, ..*self }
+    }
 }
 
 pub(crate) mod private {
-    use super::{Confirm, ConsumeSpec, Consumer, Delivery, Future, Outbound, Request, Result, basic};
+    use super::{ConsumeSpec, Delivery, Future, Name, Outbound, Request, Result, ShortStr, basic};
 
     /// The operations of a channel that exchanges and queues need.
     pub trait Operations: Clone + Send + Sync + Unpin + 'static {
+        /// What [`consume`](Self::consume) makes.
+        type Consumer: Deliveries;
+
+        /// What becomes of a publish.
+        type Confirm: Future<Output = Result<()>> + Send + Unpin + 'static;
+
         /// Sends a request and waits for its reply.
         fn request<M: Request>(&self, request: M) -> impl Future<Output = Result<M::Reply>> + Send;
 
         /// Starts a consumer.
-        fn consume(&self, spec: ConsumeSpec) -> impl Future<Output = Result<Consumer>> + Send;
+        fn consume(&self, spec: ConsumeSpec) -> impl Future<Output = Result<Self::Consumer>> + Send;
 
         /// Takes a message from a queue, if there is one.
         fn get(&self, method: basic::Get) -> impl Future<Output = Result<Option<Delivery>>> + Send;
 
         /// Hands a message over at once, or returns `None` where that would have to wait.
-        fn try_enqueue(&self, outbound: Outbound<'_>) -> Result<Option<Confirm>>;
+        fn try_enqueue(&self, outbound: Outbound<'_>) -> Result<Option<Self::Confirm>>;
 
-        /// Hands a message over as soon as that is possible.
-        fn enqueue(&self, outbound: Outbound<'_>) -> impl Future<Output = Result<Confirm>> + Send;
+        /// Hands a message over as soon as that is possible. Cancel safe: dropped while it waits, nothing
+        /// was handed over.
+        fn enqueue(&self, outbound: Outbound<'_>) -> impl Future<Output = Result<Self::Confirm>> + Send;
+
+        /// Waits until everything that was handed over is written.
+        fn flush(&self) -> impl Future<Output = ()> + Send;
+
+        /// What a queue of this name is called from now on.
+        fn name(&self, name: ShortStr) -> Name {
+            Name::new(name)
+        }
+    }
+
+    /// A consumer, whatever channel it is on.
+    pub trait Deliveries: Send + Unpin + 'static {
+        /// The next delivery. Cancel safe.
+        fn next(&mut self) -> impl Future<Output = Option<Result<Delivery>>> + Send;
+
+        /// Cancels it; what has come can still be taken.
+        fn cancel(&mut self) -> impl Future<Output = Result<()>> + Send;
     }
 }

@@ -1,21 +1,22 @@
 //! A channel: declares, consumes, publishes.
 
 use std::fmt;
-use std::future::IntoFuture;
+use std::future::{Future, IntoFuture};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::task::{Poll, Waker};
 
 use super::carrier::private::Operations;
 use super::carrier::{BoxFuture, Carrier, Outbound};
 use super::confirm::{Confirm, told};
 use super::consumer::{ConsumeSpec, Consumer};
-use super::delivery::Delivery;
+use super::delivery::{Acks, Delivery};
 use super::exchange::{DeclareExchange, Exchange, ExchangeKind};
 use super::queue::{DeclareQueue, Queue};
-use super::returned::Returns;
+use super::returned::{Returns, Stray};
 use crate::codec::generated::{basic, channel, confirm, connection, tx};
 use crate::codec::{Arguments, Method, Request, ShortStr};
-use crate::driver::channel::ChannelLink;
+use crate::driver::channel::{Asked, ChannelLink, Sent};
 use crate::driver::link::Link;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mux::publish::Publish;
@@ -41,6 +42,8 @@ pub struct Channel {
 pub(crate) struct ChannelInner {
     pub link: ChannelLink,
     prefetch: AtomicU16,
+    /// Counts acks that came too late, where whoever opened the channel wants them told as stale.
+    pub stale: Option<Arc<AtomicU64>>,
 }
 
 /// Opens a channel when awaited; see [`Connection::channel`](super::Connection::channel).
@@ -49,17 +52,24 @@ pub(crate) struct ChannelInner {
 pub struct OpenChannel<'a> {
     link: &'a Arc<Link>,
     confirms: bool,
+    stale: Option<Arc<AtomicU64>>,
 }
 
 impl<'a> OpenChannel<'a> {
     pub(super) fn new(link: &'a Arc<Link>) -> Self {
-        Self { link, confirms: true }
+        Self { link, confirms: true, stale: None }
     }
 
     /// Without publisher confirms: a publish counts as done when it is handed over, and nobody will know
     /// whether it arrived.
     pub fn without_confirms(mut self) -> Self {
         self.confirms = false;
+        self
+    }
+
+    /// Acks on the channel after its end are [`ErrorKind::Stale`], and counted here.
+    pub(crate) fn stale(mut self, counter: Arc<AtomicU64>) -> Self {
+        self.stale = Some(counter);
         self
     }
 }
@@ -79,7 +89,7 @@ impl<'a> IntoFuture for OpenChannel<'a> {
                 link.call(&confirm::Select { no_wait: false }).await?;
             }
             let prefetch = AtomicU16::new(DEFAULT_PREFETCH);
-            Ok(Channel { inner: Arc::new(ChannelInner { link, prefetch }) })
+            Ok(Channel { inner: Arc::new(ChannelInner { link, prefetch, stale: self.stale }) })
         })
     }
 }
@@ -279,6 +289,78 @@ impl Channel {
         self.inner.link.state.error().is_none()
     }
 
+    // For a channel that outlives this one.
+
+    /// As [`closed`](Self::closed), without keeping the channel open. What was settled before the end can then
+    /// be [asked](Self::is_settled).
+    pub(crate) fn over(&self) -> impl Future<Output = Error> + Send + use<> {
+        let state = Arc::clone(&self.inner.link.state);
+        async move { state.over().await }
+    }
+
+    /// All publishes with a lower number are settled. Stays where it was after the end.
+    pub(crate) fn settled_below(&self) -> u64 {
+        self.inner.link.settled_below()
+    }
+
+    /// Whether a publish is settled, whatever became of it.
+    pub(crate) fn is_settled(&self, number: u64) -> bool {
+        self.inner.link.is_settled(number)
+    }
+
+    /// Hands a message over at once, without a [`Confirm`]: that, or an answer to [`ask`](Self::ask), is to be had for
+    /// what this returns. `None` where it would have to wait.
+    pub(crate) fn try_send(&self, outbound: Outbound<'_>) -> Result<Option<Sent>> {
+        let awaited = outbound.awaited;
+        self.inner.link.try_publish(outbound.publish()?, awaited)
+    }
+
+    pub(crate) fn confirm(&self, sent: Sent) -> Confirm {
+        Confirm::new(&self.inner, sent.number)
+    }
+
+    /// All publishes with a lower number were acked, or their failure was told. Costs no lock.
+    pub(crate) fn acked_below(&self) -> u64 {
+        self.inner.link.acked_below()
+    }
+
+    /// What became of a publish; `None` if the channel ends or has ended first. Wakes nobody, so that it may be called
+    /// under a lock.
+    pub(crate) fn ask(&self, number: u64, waker: &Waker) -> Option<Poll<Result<()>>> {
+        match self.inner.link.ask_confirm(number, waker) {
+            Asked::Told(outcome) => Some(Poll::Ready(told(outcome))),
+            Asked::Waits => Some(Poll::Pending),
+            Asked::Ending | Asked::Ended => None,
+        }
+    }
+
+    /// Nobody will [`ask`](Self::ask) for this publish. Returns the message if it has come back before.
+    pub(crate) fn abandon(&self, number: u64) -> Option<Stray> {
+        let returned = self.inner.link.abandon(number)?;
+        Some(Stray::new(Arc::clone(&self.inner), returned))
+    }
+
+    /// What was nacked or returned, and not told yet: from now on nobody else tells it.
+    pub(crate) fn take_failures(&self) -> impl Iterator<Item = (u64, Error)> + use<> {
+        let failures = self.inner.link.take_failures();
+        failures.into_iter().filter_map(|(number, outcome)| Some((number, told(outcome).err()?)))
+    }
+
+    /// Waits until all publishes up to this one are settled, or the channel has ended.
+    pub(crate) async fn settled(&self, number: u64) -> Result<()> {
+        self.inner.link.settled(number).await
+    }
+
+    /// The first failure of a publish whose `Confirm` was dropped, which is told once.
+    pub(crate) fn take_failure(&self) -> Result<()> {
+        self.inner.link.take_failure().map_or(Ok(()), told)
+    }
+
+    /// Waits until there may be room again for a publish: for what happens from now on.
+    pub(crate) fn credit(&self) -> impl Future<Output = ()> + Send + '_ {
+        self.inner.link.credit()
+    }
+
     /// The channel's number.
     pub fn id(&self) -> u16 {
         self.inner.link.state.key.id.get()
@@ -294,6 +376,9 @@ impl fmt::Debug for Channel {
 impl Carrier for Channel {}
 
 impl Operations for Channel {
+    type Consumer = Consumer;
+    type Confirm = Confirm;
+
     async fn request<M: Request>(&self, request: M) -> Result<M::Reply> {
         self.inner.link.call(&request).await
     }
@@ -308,17 +393,22 @@ impl Operations for Channel {
 
     async fn get(&self, method: basic::Get) -> Result<Option<Delivery>> {
         let delivery = self.inner.link.get(&method).await?;
-        Ok(delivery.map(|delivery| Delivery::new(delivery, &self.inner, method.no_ack)))
+        let acks = || Arc::new(Acks::new(Arc::clone(&self.inner)));
+        Ok(delivery.map(|delivery| Delivery::new(delivery, &acks(), method.no_ack)))
     }
 
     fn try_enqueue(&self, outbound: Outbound<'_>) -> Result<Option<Confirm>> {
-        let sent = self.inner.link.try_publish(outbound.publish()?, outbound.awaited)?;
-        Ok(sent.map(|sent| Confirm::new(&self.inner, sent.number)))
+        Ok(self.try_send(outbound)?.map(|sent| self.confirm(sent)))
     }
 
     async fn enqueue(&self, outbound: Outbound<'_>) -> Result<Confirm> {
-        let sent = self.inner.link.publish(outbound.publish()?, outbound.awaited).await?;
-        Ok(Confirm::new(&self.inner, sent.number))
+        let awaited = outbound.awaited;
+        let sent = self.inner.link.publish(outbound.publish()?, awaited).await?;
+        Ok(self.confirm(sent))
+    }
+
+    async fn flush(&self) {
+        self.inner.link.flush().await;
     }
 }
 
@@ -332,7 +422,7 @@ impl<'a> Outbound<'a> {
 }
 
 /// Refuses what needs bookkeeping that raw calls do not do.
-fn check_raw<M: Arguments>() -> Result<()> {
+pub(crate) fn check_raw<M: Arguments>() -> Result<()> {
     match M::ID {
         basic::Consume::ID => Err(unsupported("basic.consume: use Queue::consume")),
         basic::Cancel::ID => Err(unsupported("basic.cancel: use Consumer::cancel")),
@@ -351,6 +441,6 @@ fn unsupported(text: &str) -> Error {
 }
 
 /// A short string from what the user gave, or the error that names it.
-pub(super) fn short(what: &str, name: impl TryInto<ShortStr>) -> Result<ShortStr> {
+pub(crate) fn short(what: &str, name: impl TryInto<ShortStr>) -> Result<ShortStr> {
     name.try_into().map_err(|_| Error::new(ErrorKind::Argument, format!("{what} has more than 255 bytes")))
 }

@@ -10,9 +10,10 @@ use std::task::{Context, Poll, ready};
 use futures_core::Stream;
 
 use super::arguments::{Collected, StreamOffset};
+use super::carrier::private::Deliveries;
 use super::carrier::{BoxFuture, Carrier};
 use super::channel::{Channel, ChannelInner, short};
-use super::delivery::{Delivery, Incoming};
+use super::delivery::{Acks, Delivery, Incoming, Token};
 use super::worker::Handle;
 use crate::codec::generated::basic;
 use crate::codec::{FieldValue, ShortStr};
@@ -98,6 +99,11 @@ impl<'a, C: Carrier> Consume<'a, C> {
         Handle::new(self, handler)
     }
 
+    /// What it acts through.
+    pub(super) fn carrier(&self) -> &'a C {
+        self.carrier
+    }
+
     /// Whether deliveries need no acks.
     pub(super) fn is_no_ack(&self) -> bool {
         self.spec.method.no_ack
@@ -105,7 +111,7 @@ impl<'a, C: Carrier> Consume<'a, C> {
 }
 
 impl<'a, C: Carrier> IntoFuture for Consume<'a, C> {
-    type Output = Result<Consumer>;
+    type Output = Result<C::Consumer>;
     type IntoFuture = BoxFuture<'a, Self::Output>;
 
     /// Starts the consumer. A tag that is in use on the channel is an error, with nothing sent. Cancel
@@ -145,13 +151,21 @@ pub struct Consumer {
     queue: Arc<DeliveryQueue>,
     /// Taken from the queue, and not handed out yet.
     taken: VecDeque<Raw>,
+    acks: Arc<Acks>,
     /// Nothing more is to be told.
     done: bool,
 }
 
 impl Consumer {
     pub(super) fn new(channel: Arc<ChannelInner>, queue: Arc<DeliveryQueue>) -> Self {
-        Self { channel, tag: queue.tag(), queue, taken: VecDeque::new(), done: false }
+        let acks = Arc::new(Acks::new(Arc::clone(&channel)));
+        Self { channel, tag: queue.tag(), queue, taken: VecDeque::new(), acks, done: false }
+    }
+
+    /// The token is dropped once this consumer and all that it has delivered are gone. For a consumer
+    /// that has delivered nothing.
+    pub(crate) fn hold(&mut self, token: Token) {
+        self.acks = Arc::new(Acks::holding(Arc::clone(&self.channel), token));
     }
 
     /// The consumer's tag, also if the server made it up.
@@ -182,17 +196,28 @@ impl Consumer {
         self.channel.link.cancel(&self.tag).await
     }
 
-    /// The channel that it consumes on.
-    pub(super) fn channel(&self) -> &Arc<ChannelInner> {
-        &self.channel
+    /// Whether the channel that it consumes on has not ended.
+    pub(crate) fn is_open(&self) -> bool {
+        self.channel.link.state.error().is_none()
     }
 
-    pub(super) fn poll_delivery(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
+    /// Resolves when that channel has ended, and tells why. Holds nothing open.
+    pub(crate) fn over(&self) -> impl Future<Output = Error> + Send + use<> {
+        let state = Arc::clone(&self.channel.link.state);
+        async move { state.over().await }
+    }
+
+    /// Whether what it hands out is to be acknowledged.
+    pub(crate) fn needs_acks(&self) -> bool {
+        !self.queue.no_ack()
+    }
+
+    pub(crate) fn poll_delivery(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
         if self.taken.is_empty() {
             if self.done {
                 return Poll::Ready(None);
             }
-            if let Err(end) = ready!(self.queue.poll_take(&mut self.taken, context)) {
+            if let Err(end) = ready!(self.channel.link.poll_take(&self.queue, &mut self.taken, context)) {
                 self.done = true;
                 return Poll::Ready(match end {
                     End::Cancelled => None,
@@ -206,7 +231,7 @@ impl Consumer {
             }
         }
         let delivery = self.taken.pop_front();
-        Poll::Ready(delivery.map(|raw| Ok(Delivery::new(raw, &self.channel, self.queue.no_ack()))))
+        Poll::Ready(delivery.map(|raw| Ok(Delivery::new(raw, &self.acks, self.queue.no_ack()))))
     }
 }
 
@@ -215,6 +240,16 @@ impl Stream for Consumer {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.poll_delivery(context)
+    }
+}
+
+impl Deliveries for Consumer {
+    async fn next(&mut self) -> Option<Result<Delivery>> {
+        Self::next(self).await
+    }
+
+    async fn cancel(&mut self) -> Result<()> {
+        Self::cancel(self).await
     }
 }
 

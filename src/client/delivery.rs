@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
 use super::channel::ChannelInner;
-use super::message::Message;
+use super::message::{Message, REPUBLISHED};
 use crate::codec::generated::basic;
 use crate::codec::{Arguments, FieldTable, Properties};
 use crate::error::{Error, ErrorKind, Result};
@@ -99,6 +100,12 @@ impl Incoming {
         Ok(self.properties()?.headers.unwrap_or_default())
     }
 
+    /// Whether a robust connection published it again after a loss, because it had not been confirmed: then
+    /// it may have arrived before, too. Properties that cannot be read count as no.
+    pub fn is_republished(&self) -> bool {
+        self.headers().is_ok_and(|headers| headers.get(REPUBLISHED).is_some())
+    }
+
     /// The message as it could be published again: the same body, the same properties.
     ///
     /// # Errors
@@ -140,16 +147,35 @@ pub struct Delivery {
     acker: Acker,
 }
 
+/// Where the acks of one consumer go. It lives as long as the consumer and all that it has delivered.
+pub(super) struct Acks {
+    channel: Arc<ChannelInner>,
+    _token: Option<Token>,
+}
+
+/// Something that is dropped when a consumer and all that it has delivered are gone.
+pub(crate) type Token = Box<dyn Send + Sync>;
+
+impl Acks {
+    pub(super) fn new(channel: Arc<ChannelInner>) -> Self {
+        Self { channel, _token: None }
+    }
+
+    pub(super) fn holding(channel: Arc<ChannelInner>, token: Token) -> Self {
+        Self { channel, _token: Some(token) }
+    }
+}
+
 /// The means to acknowledge a delivery.
 pub(super) struct Acker {
-    channel: Arc<ChannelInner>,
+    acks: Arc<Acks>,
     delivery_tag: u64,
     no_ack: bool,
 }
 
 impl Delivery {
-    pub(super) fn new(raw: Raw, channel: &Arc<ChannelInner>, no_ack: bool) -> Self {
-        let acker = Acker { channel: Arc::clone(channel), delivery_tag: raw.tag, no_ack };
+    pub(super) fn new(raw: Raw, acks: &Arc<Acks>, no_ack: bool) -> Self {
+        let acker = Acker { acks: Arc::clone(acks), delivery_tag: raw.tag, no_ack };
         Self { incoming: Incoming { raw }, acker }
     }
 
@@ -224,7 +250,15 @@ impl Acker {
         if self.no_ack {
             return Err(Error::new(ErrorKind::Argument, "the consumer was started without acks"));
         }
-        self.channel.link.send(method)
+        let channel = &self.acks.channel;
+        channel.link.send(method).map_err(|error| match &channel.stale {
+            Some(counter) if error.kind() != ErrorKind::Closed => {
+                counter.fetch_add(1, Ordering::Relaxed);
+                let text = "delivered before the connection was lost; the broker delivers it again";
+                Error::new(ErrorKind::Stale, text).with_source(error)
+            }
+            _ => error,
+        })
     }
 }
 

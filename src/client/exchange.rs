@@ -56,7 +56,7 @@ impl From<ShortStr> for ExchangeKind {
 }
 
 impl<C: Carrier> Exchange<C> {
-    pub(super) fn new(carrier: C, name: ShortStr) -> Self {
+    pub(crate) fn new(carrier: C, name: ShortStr) -> Self {
         Self { carrier, name }
     }
 
@@ -122,7 +122,7 @@ pub struct DeclareExchange<'a, C = Channel> {
 }
 
 impl<'a, C: Carrier> DeclareExchange<'a, C> {
-    pub(super) fn new(carrier: &'a C, name: impl TryInto<ShortStr>, kind: ExchangeKind) -> Self {
+    pub(crate) fn new(carrier: &'a C, name: impl TryInto<ShortStr>, kind: ExchangeKind) -> Self {
         let method = exchange::Declare { kind: kind.name(), durable: true, ..Default::default() };
         let name = short("the exchange's name", name);
         Self { carrier, name, method, arguments: Collected::default() }

@@ -26,11 +26,20 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct Message {
     /// `None`: persistent, and nothing else. Apart, since a message is moved several times on its way, and
     /// most of its properties are usually absent.
-    properties: Option<Box<Properties>>,
+    said: Option<Box<Said>>,
     body: Bytes,
+}
+
+/// What the user says of a message.
+#[derive(Clone, Debug, PartialEq)]
+struct Said {
+    properties: Properties,
     /// The first property that was too long.
     too_long: Option<&'static str>,
 }
+
+/// The header of messages that a robust connection has published again.
+pub(crate) const REPUBLISHED: &str = "x-lepus-republished";
 
 /// The values of `delivery-mode`.
 const TRANSIENT: u8 = 1;
@@ -59,12 +68,12 @@ impl Message {
     /// text that is borrowed for less make one with `to_owned`, of a delivery's body with
     /// [`body_bytes`](super::Incoming::body_bytes).
     pub fn new(body: impl Into<Bytes>) -> Self {
-        Self { properties: None, body: body.into(), too_long: None }
+        Self { said: None, body: body.into() }
     }
 
     /// A message with just these properties. Its `delivery_mode` is what they say: absent means transient.
     pub fn with_properties(body: impl Into<Bytes>, properties: Properties) -> Self {
-        Self { properties: Some(Box::new(properties)), body: body.into(), too_long: None }
+        Self { said: Some(Box::new(Said { properties, too_long: None })), body: body.into() }
     }
 
     /// The body.
@@ -74,12 +83,12 @@ impl Message {
 
     /// The properties.
     pub fn properties(&self) -> &Properties {
-        self.properties.as_deref().unwrap_or(&ONLY_PERSISTENT)
+        self.said.as_ref().map_or(&ONLY_PERSISTENT, |said| &said.properties)
     }
 
     /// The properties, to change them.
     pub fn properties_mut(&mut self) -> &mut Properties {
-        self.properties.get_or_insert_with(|| Box::new(ONLY_PERSISTENT.clone()))
+        &mut self.said().properties
     }
 
     /// Does not survive a restart of the broker, and is not written to disk unless memory is short.
@@ -104,7 +113,7 @@ impl Message {
         match name.try_into() {
             // a short string is never too long
             Ok(name) => drop(self.properties_mut().headers.get_or_insert_default().insert(name, value)),
-            Err(_) => self.too_long = self.too_long.or(Some("the name of a header")),
+            Err(_) => self.is_too_long("the name of a header"),
         }
         self
     }
@@ -170,15 +179,52 @@ impl Message {
     ) -> Self {
         match text.try_into() {
             Ok(text) => *property(self.properties_mut()) = Some(text),
-            Err(_) => self.too_long = self.too_long.or(Some(name)),
+            Err(_) => self.is_too_long(name),
         }
         self
     }
 
-    /// Properties and body, if nothing in them breaks a limit.
-    pub(super) fn parts(&self) -> Result<(&Properties, &Bytes)> {
-        match self.too_long {
-            None => Ok((self.properties(), &self.body)),
+    /// Marks it as one that is published again.
+    pub(crate) fn republished(self) -> Self {
+        self.header(REPUBLISHED, true)
+    }
+
+    /// About how many bytes of memory it holds.
+    pub(crate) fn weight(&self) -> usize {
+        let properties = self.said.as_ref().map_or(0, |said| {
+            let properties = &said.properties;
+            let texts = [
+                &properties.content_type,
+                &properties.content_encoding,
+                &properties.correlation_id,
+                &properties.reply_to,
+                &properties.expiration,
+                &properties.message_id,
+                &properties.kind,
+                &properties.user_id,
+                &properties.app_id,
+                &properties.cluster_id,
+            ];
+            let texts: usize = texts.into_iter().flatten().map(ShortStr::len).sum();
+            size_of::<Said>() + texts + properties.headers.as_ref().map_or(0, FieldTable::weight)
+        });
+        properties + self.body.len()
+    }
+
+    fn is_too_long(&mut self, name: &'static str) {
+        self.said().too_long.get_or_insert(name);
+    }
+
+    fn said(&mut self) -> &mut Said {
+        self.said
+            .get_or_insert_with(|| Box::new(Said { properties: ONLY_PERSISTENT.clone(), too_long: None }))
+    }
+
+    /// Properties, `None` for just persistent, and body, if nothing in them breaks a limit.
+    pub(crate) fn parts(&self) -> Result<(Option<&Properties>, &Bytes)> {
+        let Some(said) = &self.said else { return Ok((None, &self.body)) };
+        match said.too_long {
+            None => Ok((Some(&said.properties), &self.body)),
             Some(name) => {
                 Err(Error::new(ErrorKind::Argument, format!("{name} of the message has more than 255 bytes")))
             }
@@ -188,7 +234,10 @@ impl Message {
 
 impl PartialEq for Message {
     fn eq(&self, other: &Self) -> bool {
-        self.properties() == other.properties() && self.body == other.body && self.too_long == other.too_long
+        let too_long = |message: &Self| message.said.as_ref().and_then(|said| said.too_long);
+        self.properties() == other.properties()
+            && self.body == other.body
+            && too_long(self) == too_long(other)
     }
 }
 

@@ -5,18 +5,19 @@
 //! carry, such as one that remembers what was declared, can reuse them.
 
 mod arguments;
-mod carrier;
-mod channel;
+pub(crate) mod carrier;
+pub(crate) mod channel;
 mod confirm;
 mod connection;
-mod consumer;
-mod delivery;
+pub(crate) mod consumer;
+pub(crate) mod delivery;
 mod exchange;
-mod message;
+pub(crate) mod message;
+pub(crate) mod name;
 mod options;
 mod publish;
 mod queue;
-mod returned;
+pub(crate) mod returned;
 mod uri;
 mod worker;
 
@@ -35,3 +36,4 @@ pub use self::queue::{BindQueue, DeclareQueue, DeleteQueue, Get, Queue};
 pub use self::returned::{Returned, Returns};
 pub use self::uri::UriError;
 pub use self::worker::{Handle, OnError, Worker};
+pub(crate) use crate::driver::channel::Sent;

@@ -227,6 +227,27 @@ impl ConnectOptions {
         Ok(Connection::new(link))
     }
 
+    /// The host and port to connect to.
+    pub(crate) fn address(&self) -> (&str, u16) {
+        (&self.address.host, self.address.port)
+    }
+
+    /// The same, for another host.
+    pub(crate) fn at(&self, host: impl Into<String>, port: u16) -> Self {
+        let address = Address { host: host.into(), port, ..self.address };
+        Self { address, ..self.clone() }
+    }
+
+    /// How long a call may take; `None` for ever.
+    pub(crate) fn call_limit(&self) -> Option<Duration> {
+        Some(self.limits.rpc_timeout).filter(|limit| !limit.is_zero())
+    }
+
+    /// The same, with another password.
+    pub(crate) fn set_password(&mut self, password: String) {
+        self.credentials.password = password;
+    }
+
     fn hello(&self) -> Result<Hello> {
         let vhost = ShortStr::try_from(&self.vhost)
             .map_err(|error| Error::new(ErrorKind::Config, format!("the vhost: {error}")))?;

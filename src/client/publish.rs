@@ -5,17 +5,17 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::carrier::{BoxFuture, Carrier, Outbound};
 use super::channel::Channel;
-use super::confirm::Confirm;
 use super::message::Message;
 use crate::codec::ShortStr;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
-/// Hands a message over for writing when awaited, and returns its [`Confirm`]; see
+/// Hands a message over for writing when awaited, and returns its [`Confirm`](super::Confirm); see
 /// [`Exchange::enqueue`](super::Exchange::enqueue).
 ///
 /// Errors, with nothing sent: [`ErrorKind::Argument`](crate::ErrorKind::Argument) if routing key or
@@ -24,13 +24,14 @@ use crate::error::Result;
 /// # Cancel safety
 /// Dropped before it is done, nothing is sent; never a part of a message.
 #[must_use = "nothing is published until this is awaited"]
-pub struct Enqueue<'a, C = Channel> {
+pub struct Enqueue<'a, C: Carrier = Channel> {
     carrier: &'a C,
     exchange: &'a ShortStr,
     routing_key: RoutingKey<'a>,
     mandatory: bool,
     awaited: bool,
-    state: State,
+    patience: Option<Duration>,
+    state: State<C::Confirm>,
 }
 
 /// A routing key to publish with: at most 255 bytes. Borrowed keys cost nothing.
@@ -109,11 +110,11 @@ impl<'a> From<&'a Cow<'_, str>> for RoutingKey<'a> {
     }
 }
 
-enum State {
+enum State<T> {
     /// Not tried yet.
     Ready(Message),
     /// It has to wait; this owns all that it needs.
-    Waiting(BoxFuture<'static, Result<Confirm>>),
+    Waiting(BoxFuture<'static, Result<T>>),
     /// It is handed over.
     Done,
 }
@@ -131,43 +132,59 @@ impl<'a, C: Carrier> Enqueue<'a, C> {
             routing_key,
             mandatory: false,
             awaited: false,
+            patience: None,
             state: State::Ready(message),
         }
     }
 
-    /// If the message reaches no queue it comes back, instead of being dropped: its [`Confirm`] is then
+    /// If the message reaches no queue it comes back, instead of being dropped: its [`Confirm`](super::Confirm) is then
     /// [`ErrorKind::Returned`](crate::ErrorKind::Returned).
     pub fn mandatory(mut self) -> Self {
         self.mandatory = true;
         self
     }
 
-    fn wait(&self, message: Message) -> BoxFuture<'static, Result<Confirm>> {
+    /// Waits at most so long until the message can be handed over: while the server blocks, while too much waits
+    /// to be written, and on a robust connection while there is none, whatever that says for all messages. Then
+    /// it fails with [`ErrorKind::Timeout`], and nothing is sent. [`Duration::MAX`] is for ever.
+    pub fn wait_at_most(mut self, limit: Duration) -> Self {
+        self.patience = Some(limit);
+        self
+    }
+
+    fn wait(&self, mut message: Message) -> BoxFuture<'static, Result<C::Confirm>> {
         let (carrier, exchange) = (self.carrier.clone(), self.exchange.clone());
         let routing_key = Bytes::copy_from_slice(self.routing_key.as_bytes());
-        let (mandatory, awaited) = (self.mandatory, self.awaited);
+        let (mandatory, awaited, patience) = (self.mandatory, self.awaited, self.patience);
         Box::pin(async move {
             let outbound = Outbound {
                 exchange: &exchange,
                 routing_key: &routing_key,
                 mandatory,
                 awaited,
-                message: &message,
+                patience,
+                message: &mut message,
             };
-            carrier.enqueue(outbound).await
+            let accepted = carrier.enqueue(outbound);
+            let Some(patience) = patience else { return accepted.await };
+            tokio::time::timeout(patience, accepted).await.unwrap_or_else(|_| {
+                let text = "the message could not be handed over in time, and was not sent";
+                Err(Error::new(ErrorKind::Timeout, text))
+            })
         })
     }
 }
 
 impl<C: Carrier> Future for Enqueue<'_, C> {
-    type Output = Result<Confirm>;
+    type Output = Result<C::Confirm>;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Confirm>> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if let State::Ready(message) = &this.state {
-            let Self { carrier, exchange, mandatory, awaited, .. } = *this;
+        if let State::Ready(message) = &mut this.state {
+            let Self { carrier, exchange, mandatory, awaited, patience, .. } = *this;
             let routing_key = this.routing_key.as_bytes();
-            match carrier.try_enqueue(Outbound { exchange, routing_key, mandatory, awaited, message }) {
+            let outbound = Outbound { exchange, routing_key, mandatory, awaited, patience, message };
+            match carrier.try_enqueue(outbound) {
                 Ok(None) => {}
                 Ok(Some(confirm)) => {
                     this.state = State::Done;
@@ -198,14 +215,14 @@ impl<C: Carrier> Future for Enqueue<'_, C> {
 /// Publishes a message when awaited, and waits for its confirm; see
 /// [`Exchange::publish`](super::Exchange::publish).
 ///
-/// Errors: those of [`Enqueue`], and those of [`Confirm`].
+/// Errors: those of [`Enqueue`], and those of [`Confirm`](super::Confirm).
 ///
 /// # Cancel safety
 /// Dropped before the message was handed over, nothing is sent; afterwards all of it is sent. Never a part.
 #[must_use = "nothing is published until this is awaited"]
-pub struct Publish<'a, C = Channel> {
+pub struct Publish<'a, C: Carrier = Channel> {
     enqueue: Enqueue<'a, C>,
-    confirm: Option<Confirm>,
+    confirm: Option<C::Confirm>,
 }
 
 impl<'a, C: Carrier> Publish<'a, C> {
@@ -217,6 +234,13 @@ impl<'a, C: Carrier> Publish<'a, C> {
     /// [`ErrorKind::Returned`](crate::ErrorKind::Returned).
     pub fn mandatory(mut self) -> Self {
         self.enqueue.mandatory = true;
+        self
+    }
+
+    /// Waits at most so long until the message can be handed over; see [`Enqueue::wait_at_most`]. The wait for
+    /// the confirm is not limited by this.
+    pub fn wait_at_most(mut self, limit: Duration) -> Self {
+        self.enqueue.patience = Some(limit);
         self
     }
 }
@@ -234,7 +258,7 @@ impl<C: Carrier> Future for Publish<'_, C> {
     }
 }
 
-impl<C> fmt::Debug for Enqueue<'_, C> {
+impl<C: Carrier> fmt::Debug for Enqueue<'_, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Enqueue")
             .field("exchange", &self.exchange)
@@ -244,7 +268,7 @@ impl<C> fmt::Debug for Enqueue<'_, C> {
     }
 }
 
-impl<C> fmt::Debug for Publish<'_, C> {
+impl<C: Carrier> fmt::Debug for Publish<'_, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Publish").field(&self.enqueue).finish()
     }

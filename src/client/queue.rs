@@ -9,6 +9,7 @@ use super::channel::{Channel, short};
 use super::consumer::Consume;
 use super::delivery::Delivery;
 use super::exchange::Exchange;
+use super::name::Name;
 use crate::codec::generated::{basic, queue};
 use crate::codec::{FieldValue, ShortStr};
 use crate::error::Result;
@@ -17,19 +18,21 @@ use crate::error::Result;
 #[derive(Clone, Debug)]
 pub struct Queue<C = Channel> {
     carrier: C,
-    name: ShortStr,
+    name: Name,
     message_count: u32,
     consumer_count: u32,
 }
 
 impl<C: Carrier> Queue<C> {
-    pub(super) fn new(carrier: C, name: ShortStr) -> Self {
+    pub(crate) fn new(carrier: C, name: ShortStr) -> Self {
+        let name = carrier.name(name);
         Self { carrier, name, message_count: 0, consumer_count: 0 }
     }
 
-    /// Its name, also if the server made it up.
+    /// Its name, also if the server made it up. A robust connection gives a server-named queue a new name after a
+    /// loss; this then returns that.
     pub fn name(&self) -> &ShortStr {
-        &self.name
+        self.name.get()
     }
 
     /// How many messages were ready for delivery when it was declared; 0 if it was not declared here.
@@ -54,7 +57,7 @@ impl<C: Carrier> Queue<C> {
 
     /// Starts a consumer.
     pub fn consume(&self) -> Consume<'_, C> {
-        Consume::new(&self.carrier, self.name.clone())
+        Consume::new(&self.carrier, self.name().clone())
     }
 
     /// Takes one message, if there is one.
@@ -70,7 +73,7 @@ impl<C: Carrier> Queue<C> {
     /// # Cancel safety
     /// Once it was sent, the server acts on it.
     pub async fn purge(&self) -> Result<u32> {
-        let method = queue::Purge { queue: self.name.clone(), no_wait: false };
+        let method = queue::Purge { queue: self.name().clone(), no_wait: false };
         Ok(self.carrier.request(method).await?.message_count)
     }
 
@@ -94,7 +97,7 @@ pub struct DeclareQueue<'a, C = Channel> {
 }
 
 impl<'a, C: Carrier> DeclareQueue<'a, C> {
-    pub(super) fn new(carrier: &'a C, name: impl TryInto<ShortStr>) -> Self {
+    pub(crate) fn new(carrier: &'a C, name: impl TryInto<ShortStr>) -> Self {
         let name = short("the queue's name", name);
         let exclusive = name.as_ref().is_ok_and(ShortStr::is_empty);
         Self {
@@ -243,13 +246,10 @@ impl<'a, C: Carrier> IntoFuture for DeclareQueue<'a, C> {
                 arguments: self.arguments.finish()?,
             };
             let ok = self.carrier.request(method).await?;
-            Ok(Queue {
-                carrier: self.carrier.clone(),
-                // the name may be kept for long; the buffer that it was read into should not
-                name: ok.queue.detach(),
-                message_count: ok.message_count,
-                consumer_count: ok.consumer_count,
-            })
+            // the name may be kept for long; the buffer that it was read into should not
+            let queue = Queue::new(self.carrier.clone(), ok.queue.detach());
+            let (message_count, consumer_count) = (ok.message_count, ok.consumer_count);
+            Ok(Queue { message_count, consumer_count, ..queue })
         })
     }
 }
@@ -294,7 +294,7 @@ impl<'a, C: Carrier> IntoFuture for BindQueue<'a, C> {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let (queue, exchange, carrier) = (self.queue.name.clone(), self.exchange, &self.queue.carrier);
+            let (queue, exchange, carrier) = (self.queue.name().clone(), self.exchange, &self.queue.carrier);
             let (routing_key, arguments) = (self.routing_key?, self.arguments.finish()?);
             if self.unbind {
                 carrier.request(queue::Unbind { queue, exchange, routing_key, arguments }).await?;
@@ -338,7 +338,7 @@ impl<'a, C: Carrier> IntoFuture for DeleteQueue<'a, C> {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let method = queue::Delete {
-                queue: self.queue.name.clone(),
+                queue: self.queue.name().clone(),
                 if_unused: self.if_unused,
                 if_empty: self.if_empty,
                 no_wait: false,
@@ -372,7 +372,7 @@ impl<'a, C: Carrier> IntoFuture for Get<'a, C> {
     /// taken: then it stays unacknowledged until the channel closes.
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let method = basic::Get { queue: self.queue.name.clone(), no_ack: self.no_ack };
+            let method = basic::Get { queue: self.queue.name().clone(), no_ack: self.no_ack };
             self.queue.carrier.get(method).await
         })
     }

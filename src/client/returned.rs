@@ -85,6 +85,24 @@ impl Error {
     }
 }
 
+/// A message that came back when nobody waited for its confirm any more.
+#[derive(Debug)]
+pub(crate) struct Stray {
+    channel: Arc<ChannelInner>,
+    returned: Box<Raw>,
+}
+
+impl Stray {
+    pub(super) fn new(channel: Arc<ChannelInner>, returned: Box<Raw>) -> Self {
+        Self { channel, returned }
+    }
+
+    /// Tells it to [`Returns`]. Wakes, so not to be called under a lock.
+    pub(crate) fn tell(self) {
+        self.channel.link.state.returns.push(*self.returned);
+    }
+}
+
 /// The stream of returned messages that no [`Confirm`](super::Confirm) tells of; see
 /// [`Channel::returns`](super::Channel::returns). Ends with the channel.
 #[derive(Debug)]

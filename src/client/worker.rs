@@ -8,9 +8,10 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 
+use super::carrier::private::Deliveries;
 use super::carrier::{BoxFuture, Carrier};
 use super::channel::Channel;
-use super::consumer::{Consume, Consumer};
+use super::consumer::Consume;
 use super::delivery::{Acker, Incoming};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -97,9 +98,11 @@ where
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let acks = !self.consume.is_no_ack();
+            let carrier = self.consume.carrier().clone();
             let consumer = self.consume.await?;
             let (stop, stopped) = watch::channel(false);
             let pool = Pool {
+                carrier,
                 consumer,
                 handler: Arc::new(self.handler),
                 running: JoinSet::new(),
@@ -161,8 +164,9 @@ impl Worker {
 }
 
 /// The worker's task.
-struct Pool<F, E> {
-    consumer: Consumer,
+struct Pool<F, E, C: Carrier> {
+    carrier: C,
+    consumer: C::Consumer,
     handler: Arc<F>,
     running: JoinSet<Result<(), E>>,
     /// How to acknowledge what each running handler works on.
@@ -172,11 +176,12 @@ struct Pool<F, E> {
     on_error: OnError,
 }
 
-impl<F, R, E> Pool<F, E>
+impl<F, R, E, C> Pool<F, E, C>
 where
     F: Fn(Incoming) -> R + Send + Sync + 'static,
     R: Future<Output = Result<(), E>> + Send + 'static,
     E: Display + Send + 'static,
+    C: Carrier,
 {
     async fn run(mut self, mut stopped: watch::Receiver<bool>) -> Result<()> {
         let ended = loop {
@@ -197,14 +202,13 @@ where
             drop(self.consumer.cancel().await);
         }
         // what no handler has begun goes back while those that run finish
-        let Self { consumer, mut running, mut ackers, acks, on_error, .. } = self;
-        let channel = Arc::clone(consumer.channel());
+        let Self { carrier, consumer, mut running, mut ackers, acks, on_error, .. } = self;
         drop(consumer);
         while let Some(done) = running.join_next_with_id().await {
             settle(&mut ackers, acks, on_error, done);
         }
         // a program may end right after this
-        channel.link.flush().await;
+        carrier.flush().await;
         ended
     }
 

@@ -247,9 +247,9 @@ pub(crate) fn put_method<M: Arguments>(out: &mut Vec<u8>, channel: u16, method: 
 
 /// Appends what stands before a body of `size` bytes; the body and [`FRAME_END`] must follow.
 pub(crate) fn put_body_head(out: &mut Vec<u8>, channel: u16, size: u32) {
-    out.put_u8(FRAME_BODY);
-    out.put_u16(channel);
-    out.put_u32(size);
+    let [c1, c0] = channel.to_be_bytes();
+    let [s3, s2, s1, s0] = size.to_be_bytes();
+    out.extend_from_slice(&[FRAME_BODY, c1, c0, s3, s2, s1, s0]);
 }
 
 #[cfg(test)]

@@ -92,6 +92,16 @@ impl FieldValue {
         }
     }
 
+    /// About how many bytes of memory it holds, beyond itself.
+    fn weight(&self) -> usize {
+        match self {
+            Self::LongStr(bytes) | Self::ByteArray(bytes) => bytes.len(),
+            Self::Array(values) => values.iter().map(|value| size_of::<Self>() + value.weight()).sum(),
+            Self::Table(table) => table.weight(),
+            _ => 0,
+        }
+    }
+
     /// The truth value, if this is one.
     pub const fn as_bool(&self) -> Option<bool> {
         match *self {
@@ -227,6 +237,14 @@ impl FieldTable {
     /// Whether it has no pairs.
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// About how many bytes of memory it holds.
+    pub(crate) fn weight(&self) -> usize {
+        self.0
+            .iter()
+            .map(|(name, value)| size_of::<(ShortStr, FieldValue)>() + name.len() + value.weight())
+            .sum()
     }
 
     /// The pairs in their order.

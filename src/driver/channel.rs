@@ -1,7 +1,8 @@
 //! One channel, as the client holds it: calls in turn, publishes, confirms, and its end.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -21,6 +22,7 @@ use crate::mux::confirms::{Confirms, Outcome};
 use crate::mux::delivery::Delivery;
 use crate::mux::ids::ChannelKey;
 use crate::mux::publish::Publish;
+use crate::mux::returns::Returned;
 use crate::mux::session::{Published, Refusal, Session};
 
 /// What is known of a channel outside the session: it outlives the channel, for whoever asks later.
@@ -33,6 +35,8 @@ pub(crate) struct ChannelState {
     error: OnceLock<Error>,
     /// What was settled before the end, for `Confirm`s that have not asked yet. Set after `error`.
     confirms: OnceLock<Mutex<Option<Confirms<Waker>>>>,
+    /// All publishes with lower numbers were acked, or their failure was told: to see that costs no lock.
+    pub acked_below: AtomicU64,
     /// Wakes whoever waits for the end.
     ended: Notify,
     pub returns: Returns,
@@ -45,6 +49,7 @@ impl ChannelState {
             turn: Arc::new(Semaphore::new(1)),
             error: OnceLock::new(),
             confirms: OnceLock::new(),
+            acked_below: AtomicU64::new(0),
             ended: Notify::new(),
             returns: Returns::default(),
         }
@@ -69,6 +74,18 @@ impl ChannelState {
         woken.into_iter().for_each(Waker::wake);
     }
 
+    /// Waits until it has ended, and what was settled before can be asked. Cancel safe.
+    pub(crate) async fn over(&self) -> Error {
+        loop {
+            let mut ended = std::pin::pin!(self.ended.notified());
+            ended.as_mut().enable();
+            if let (Some(error), Some(_)) = (self.error(), self.confirms.get()) {
+                return error.clone();
+            }
+            ended.await;
+        }
+    }
+
     /// Why it has ended, if it has.
     pub(crate) fn error(&self) -> Option<&Error> {
         self.error.get()
@@ -87,6 +104,18 @@ pub(crate) struct ChannelLink {
 pub(crate) struct Sent {
     /// The number to ask for its confirm, if confirms are on.
     pub number: Option<u64>,
+}
+
+/// What the confirms say.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    Told(Outcome),
+    /// Whoever asked will be woken.
+    Waits,
+    /// The channel is ending; what was settled before is about to be known.
+    Ending,
+    /// The channel has ended before it was settled.
+    Ended,
 }
 
 impl ChannelLink {
@@ -234,9 +263,12 @@ impl ChannelLink {
         let key = self.state.key;
         let published = self.shared().run(|session| {
             let published = session.publish(key, &publish, most);
-            let confirmed = matches!(published, Ok(Published::Accepted(Some(_))));
-            let now = awaited && confirmed && session.is_alone(key);
-            (published, if now { Urgency::Now } else { Urgency::Soon })
+            let urgency = match published {
+                Ok(Published::Accepted(Some(_))) if awaited && session.is_alone(key) => Urgency::Now,
+                Ok(Published::Accepted(Some(_))) => Urgency::Confirmed,
+                _ => Urgency::Soon,
+            };
+            (published, urgency)
         });
         match published.map_err(|refusal| self.refused(refusal))? {
             Published::Accepted(number) => Ok(Some(Sent { number })),
@@ -257,8 +289,15 @@ impl ChannelLink {
         number: u64,
         context: &mut Context<'_>,
     ) -> Poll<Result<Outcome, Error>> {
-        let waker = context.waker();
-        self.poll_confirms(waker, |confirms, ended| match confirms.outcome(number) {
+        if self.is_acked(number) {
+            return Poll::Ready(Ok(Outcome::Acked));
+        }
+        self.polled(self.ask_confirm(number, context.waker()), context.waker())
+    }
+
+    /// Like [`poll_confirm`](Self::poll_confirm), but wakes nobody.
+    pub(crate) fn ask_confirm(&self, number: u64, waker: &Waker) -> Asked {
+        self.ask(|confirms, ended| match confirms.outcome(number) {
             Some(outcome) => Some(outcome),
             None if ended => None,
             None => {
@@ -266,6 +305,16 @@ impl ChannelLink {
                 None
             }
         })
+    }
+
+    /// Whether a publish is known to be acked, without the lock.
+    fn is_acked(&self, number: u64) -> bool {
+        number < self.acked_below()
+    }
+
+    /// All publishes with a lower number were acked, or their failure was told. Costs no lock.
+    pub(crate) fn acked_below(&self) -> u64 {
+        self.state.acked_below.load(Ordering::Relaxed)
     }
 
     /// The number of the last publish.
@@ -289,45 +338,138 @@ impl ChannelLink {
         .await
     }
 
-    /// Asks the confirms, wherever they are: in the session, or behind it after the channel's end.
+    /// All publishes with a lower number are settled.
+    pub(crate) fn settled_below(&self) -> u64 {
+        self.look(|confirms| confirms.base()).unwrap_or(0)
+    }
+
+    /// Whether a publish is settled.
+    pub(crate) fn is_settled(&self, number: u64) -> bool {
+        self.look(|confirms| confirms.is_settled(number)).unwrap_or(false)
+    }
+
+    /// The first failure of a publish whose confirm was dropped; it is told once.
+    pub(crate) fn take_failure(&self) -> Option<Outcome> {
+        self.look(Confirms::take_abandoned).flatten()
+    }
+
+    /// What was nacked or returned, and not told yet: from now on nobody else tells it.
+    pub(crate) fn take_failures(&self) -> BTreeMap<u64, Outcome> {
+        self.look(Confirms::take_failures).unwrap_or_default()
+    }
+
+    /// Waits until everything up to `number` is settled; tells no failures.
+    pub(crate) async fn settled(&self, number: u64) -> Result<(), Error> {
+        poll_fn(|context| {
+            let waker = context.waker();
+            self.poll_confirms(waker, |confirms, ended| match number < confirms.base() {
+                true => Some(Outcome::Acked),
+                false if ended => None,
+                false => {
+                    confirms.wait_drained(number, waker.clone(), |other| other.will_wake(waker));
+                    None
+                }
+            })
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Looks at the confirms, if there are any, wherever they are.
+    fn look<T>(&self, look: impl FnOnce(&mut Confirms<Waker>) -> T) -> Option<T> {
+        let mut session = self.shared().lock();
+        match session.confirms(self.state.key) {
+            Ok(confirms) => return confirms.map(look),
+            Err(_) => drop(session),
+        }
+        self.state.confirms.get()?.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(look)
+    }
+
+    /// Waits until a publish that had to wait may succeed. Listens from the call on, not from the first poll.
+    pub(crate) fn credit(&self) -> impl Future<Output = ()> + Send + '_ {
+        let mut credit = Box::pin(self.shared().credit.notified());
+        credit.as_mut().enable();
+        credit
+    }
+
+    /// As [`ask`](Self::ask), for whoever polls.
     fn poll_confirms(
         &self,
         waker: &Waker,
         ask: impl FnOnce(&mut Confirms<Waker>, bool) -> Option<Outcome>,
     ) -> Poll<Result<Outcome, Error>> {
-        let mut session = self.shared().lock();
-        match session.confirms(self.state.key) {
+        self.polled(self.ask(ask), waker)
+    }
+
+    fn polled(&self, asked: Asked, waker: &Waker) -> Poll<Result<Outcome, Error>> {
+        match asked {
+            Asked::Told(outcome) => Poll::Ready(Ok(outcome)),
+            Asked::Waits => Poll::Pending,
+            // another thread is about to tell: it has ended the session, and not yet this channel
+            Asked::Ending => {
+                waker.wake_by_ref();
+                Poll::Pending
+            }
+            Asked::Ended => Poll::Ready(Err(self.refused(Refusal::ChannelClosed))),
+        }
+    }
+
+    /// Asks the confirms, wherever they are: in the session, or behind it after the channel's end.
+    fn ask(&self, ask: impl FnOnce(&mut Confirms<Waker>, bool) -> Option<Outcome>) -> Asked {
+        let mut core = self.shared().lock();
+        match core.confirms(self.state.key) {
             Ok(Some(confirms)) => {
-                return ask(confirms, false).map_or(Poll::Pending, |outcome| Poll::Ready(Ok(outcome)));
+                if let Some(outcome) = ask(confirms, false) {
+                    return Asked::Told(outcome);
+                }
+                self.shared().push(core);
+                return Asked::Waits;
             }
             // numbers are given out only where confirms are on
-            Ok(None) => return Poll::Ready(Ok(Outcome::Acked)),
-            Err(_) => drop(session),
+            Ok(None) => return Asked::Told(Outcome::Acked),
+            Err(_) => drop(core),
         }
-        let Some(confirms) = self.state.confirms.get() else {
-            // another thread is about to tell: it has ended the session, and not yet this channel
-            waker.wake_by_ref();
-            return Poll::Pending;
-        };
+        let Some(confirms) = self.state.confirms.get() else { return Asked::Ending };
         let mut confirms = confirms.lock().unwrap_or_else(PoisonError::into_inner);
-        match confirms.as_mut().and_then(|confirms| ask(confirms, true)) {
-            Some(outcome) => Poll::Ready(Ok(outcome)),
-            None => Poll::Ready(Err(self.refused(Refusal::ChannelClosed))),
-        }
+        let outcome = confirms.as_mut().and_then(|confirms| ask(confirms, true));
+        outcome.map_or(Asked::Ended, Asked::Told)
     }
 
     /// Nobody waits for this publish any more.
     pub(crate) fn abandon_confirm(&self, number: u64) {
-        let returned = match self.shared().lock().confirms(self.state.key) {
-            Ok(Some(confirms)) => confirms.abandon(number),
-            _ => None,
-        };
-        if let Some(returned) = returned {
+        if let Some(returned) = self.abandon(number) {
             self.state.returns.push(*returned);
         }
     }
 
+    /// Nobody waits for this publish any more. Gives the message back if it has come back before.
+    pub(crate) fn abandon(&self, number: u64) -> Option<Box<Returned>> {
+        if self.is_acked(number) {
+            return None;
+        }
+        match self.shared().lock().confirms(self.state.key) {
+            Ok(Some(confirms)) => confirms.abandon(number),
+            _ => None,
+        }
+    }
+
     // Consumers.
+
+    /// Takes what waits for a consumer into `taken`, which is empty; see [`DeliveryQueue::poll_take`].
+    ///
+    /// A consumer that has to wait is done with what it had: its acks are written at once.
+    pub(crate) fn poll_take(
+        &self,
+        queue: &DeliveryQueue,
+        taken: &mut VecDeque<Delivery>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), End>> {
+        let polled = queue.poll_take(taken, context);
+        if polled.is_pending() {
+            self.shared().run(|_| ((), Urgency::Now));
+        }
+        polled
+    }
 
     /// The user dropped a consumer: cancels it in the background, and gives back what it had not looked at.
     pub(crate) fn abandon_consumer(&self, queue: &DeliveryQueue, taken: &VecDeque<Delivery>) {

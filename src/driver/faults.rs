@@ -4,7 +4,7 @@ use std::io;
 
 use crate::codec::generated::{channel, connection, constants};
 use crate::codec::{MethodId, ShortStr};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Origin};
 use crate::mux::greeting::Mismatch;
 use crate::mux::handshake::{HandshakeError, Stage};
 use crate::mux::publish::Unfit;
@@ -120,7 +120,9 @@ pub(crate) fn lost_in_handshake(stage: Stage, source: Option<io::Error>) -> Erro
         Stage::Login => Error::new(
             ErrorKind::Auth,
             "the server dropped the connection after the login: probably it refused the credentials",
-        ),
+        )
+        // or else the network did; a server that refuses can say so
+        .with_origin(Origin::Network),
         Stage::Start | Stage::Open => {
             let error = Error::new(ErrorKind::ConnectionLost, "the connection was lost during the handshake");
             match source {

@@ -2,11 +2,16 @@
 //! nobody shares it any more.
 
 use bytes::BytesMut;
+use tokio::runtime::RuntimeFlavor;
 
-/// The least and the most that is read at once. The size grows while reads fill the buffer, and shrinks
+/// The least that is read at once, and the most. The size grows while reads fill the buffer, and shrinks
 /// when they do not.
 const LEAST: usize = 4 << 10;
 const MOST: usize = 256 << 10;
+
+/// The most on a runtime with one thread: consumers run there as soon as something is read, so nothing is gained
+/// by more, and this stays in the core's cache. With several threads each batch wakes another one.
+const MOST_ON_ONE_THREAD: usize = 64 << 10;
 
 /// How many buffers wait to be used again: fresh memory costs a page fault for every 4 KiB.
 const SPARES: usize = 4;
@@ -16,14 +21,16 @@ const SPARES: usize = 4;
 pub(crate) struct Input {
     pub bytes: BytesMut,
     size: usize,
+    most: usize,
     /// Buffers that deliveries may still share.
     spares: Vec<BytesMut>,
 }
 
 impl Input {
     /// With what was read before.
-    pub(crate) const fn new(bytes: BytesMut) -> Self {
-        Self { bytes, size: LEAST, spares: Vec::new() }
+    pub(crate) const fn new(bytes: BytesMut, runtime: &RuntimeFlavor) -> Self {
+        let most = if matches!(runtime, RuntimeFlavor::CurrentThread) { MOST_ON_ONE_THREAD } else { MOST };
+        Self { bytes, size: LEAST, most, spares: Vec::new() }
     }
 
     /// Makes room for the next read, and returns how much there is.
@@ -60,7 +67,7 @@ impl Input {
     /// A read of `count` bytes had room for `room`.
     pub(crate) fn adapt(&mut self, count: usize, room: usize) {
         if count >= room {
-            self.size = (self.size * 2).min(MOST);
+            self.size = (self.size * 2).min(self.most);
         } else if count < self.size / 4 && self.size > LEAST {
             self.size /= 2;
             if self.size == LEAST {
@@ -85,7 +92,7 @@ mod tests {
 
     #[test]
     fn it_grows_with_full_reads_and_shrinks_with_small_ones() {
-        let mut input = Input::new(BytesMut::new());
+        let mut input = Input::new(BytesMut::new(), &RuntimeFlavor::MultiThread);
         assert!(read(&mut input, usize::MAX) < 2 * LEAST);
         while read(&mut input, usize::MAX) < MOST {
             drop(input.bytes.split().freeze());
@@ -100,7 +107,7 @@ mod tests {
 
     #[test]
     fn what_is_shared_stays_and_what_was_not_cut_moves_along() {
-        let mut input = Input::new(BytesMut::new());
+        let mut input = Input::new(BytesMut::new(), &RuntimeFlavor::MultiThread);
         let (mut shared, mut total) = (Vec::new(), 0);
         for _ in 0..200 {
             total += read(&mut input, usize::MAX);
@@ -115,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_buffer_that_nobody_shares_is_used_again() {
-        let mut input = Input::new(BytesMut::new());
+        let mut input = Input::new(BytesMut::new(), &RuntimeFlavor::MultiThread);
         while read(&mut input, usize::MAX) < MOST {
             input.bytes.clear();
         }

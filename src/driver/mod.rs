@@ -2,8 +2,8 @@
 //!
 //! Two tasks for each connection. The [`reader`] owns the receiving half of the multiplexer; the
 //! [`writer`] swaps the outgoing buffer under the lock and writes it outside. Users encode into that
-//! buffer from their own tasks, under the lock in [`shared`]; one that will wait for an answer anyway, and
-//! finds the writer idle, writes at once. The driver moves methods and messages; what they
+//! buffer from their own tasks, under the lock in [`shared`]; one that fills a batch, or will wait for an answer
+//! anyway, and finds nobody writing, writes at once. The driver moves methods and messages; what they
 //! mean is the client's affair.
 
 pub(crate) mod budget;

@@ -18,12 +18,14 @@ pub(crate) struct Pipe {
     pub stream: WriteHalf,
     batch: Outgoing,
     written: usize,
+    /// How many bytes were written in all, modulo 2^64.
+    pub total: u64,
     pub last_write: Instant,
 }
 
 impl Pipe {
     pub(crate) fn new(stream: WriteHalf) -> Self {
-        Self { stream, batch: Outgoing::default(), written: 0, last_write: Instant::now() }
+        Self { stream, batch: Outgoing::default(), written: 0, total: 0, last_write: Instant::now() }
     }
 
     /// Whether a part of the batch is still to be written.
@@ -54,6 +56,7 @@ impl Pipe {
             }
         }
         ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+        self.total = self.total.wrapping_add(total as u64);
         self.batch.clear();
         self.written = 0;
         self.last_write = Instant::now();

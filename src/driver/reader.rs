@@ -3,10 +3,13 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Waker;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
@@ -32,6 +35,9 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How long to sleep where there is no deadline.
 const LONG: Duration = Duration::from_secs(3600);
 
+/// A read of so many bytes means that more is about to come.
+const BUSY: usize = 16 << 10;
+
 /// The task that reads.
 pub(crate) struct Reader {
     shared: Arc<Shared>,
@@ -40,7 +46,11 @@ pub(crate) struct Reader {
     cutter: Cutter,
     inbound: Inbound<Driver>,
     batch: Batch,
+    /// Who is to be woken because of confirms; empty but for a moment.
+    woken: Vec<Waker>,
     last_read: Instant,
+    /// Whether much came with it.
+    busy: bool,
     /// One timer for the task's life, set again only when it has fired or the deadline comes nearer:
     /// reading does not touch it.
     timer: Pin<Box<Sleep>>,
@@ -84,11 +94,13 @@ impl Reader {
         Self {
             shared,
             stream,
-            input: Input::new(input),
+            input: Input::new(input, &Handle::current().runtime_flavor()),
             cutter: Cutter::agreed(agreed.frame_max),
             inbound,
             batch: Batch::default(),
+            woken: Vec::new(),
             last_read: Instant::now(),
+            busy: false,
             // fires at once, and is set then
             timer: Box::pin(sleep_until(Instant::now())),
             give_up: None,
@@ -117,8 +129,9 @@ impl Reader {
                 Ok(false) => return Stop::Done,
                 Err(violation) => return Stop::Violation(violation),
             }
-            if std::mem::take(&mut self.batch.delivered) {
-                // consumers take what has come while it is warm, instead of letting more pile up
+            if std::mem::take(&mut self.batch.delivered) && self.busy {
+                // consumers take what has come while it is warm, instead of letting more pile up; after a small
+                // read there is nothing to read yet, and so they come anyway
                 tokio::task::yield_now().await;
             }
             if let Some(stop) = self.read().await {
@@ -175,22 +188,23 @@ impl Reader {
 
     /// Handles a method. False: the connection is closed.
     fn method(&mut self, channel: u16, method: Method) -> Result<bool, Violation> {
-        if !matches!(method, Method::BasicAck(_) | Method::BasicNack(_)) {
+        let confirms = matches!(method, Method::BasicAck(_) | Method::BasicNack(_));
+        if !confirms {
             // what came before an end or a cancel comes before it in the stream, too
             self.batch.flush();
         }
-        let mut woken = Vec::new();
         let event = self.shared.with(|session| {
             let event = session.receive(channel, method);
+            if confirms && let Some((state, number)) = session.acked_below(channel) {
+                state.acked_below.store(number, Ordering::Relaxed);
+            }
             if let Ok(Event::ChannelClosed { close, ended, .. }) = &event {
                 ended.channel.will_end(faults::channel_closed(close));
             }
-            woken.append(&mut session.woken);
+            std::mem::swap(&mut session.woken, &mut self.woken);
             event
         })?;
-        for waker in woken {
-            waker.wake();
-        }
+        self.woken.drain(..).for_each(Waker::wake);
         Ok(self.event(event))
     }
 
@@ -316,6 +330,7 @@ impl Reader {
             Err(error) => Some(Stop::Lost(Some(error))),
             Ok(count) => {
                 self.last_read = Instant::now();
+                self.busy = count >= BUSY;
                 self.input.adapt(count, room);
                 self.give_up.filter(|give_up| *give_up <= self.last_read).map(|_| self.gave_up())
             }

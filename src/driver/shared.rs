@@ -4,7 +4,10 @@
 //! - The session's lock is held for short, bounded work only: never over an await, a system call, a wake
 //!   or user code. It is never held together with a consumer queue's lock.
 //! - Who writes holds the [`Pipe`]; while nobody does it lies beside the session, under the same lock.
-//! - Whoever makes the outgoing buffer non-empty while the pipe lies there wakes the writer, after unlocking.
+//! - Whoever makes the outgoing buffer non-empty while the pipe lies there wakes the writer, after unlocking,
+//!   unless the writer gathers ([`Turn::Gather`]): then it looks by itself. Whoever is about to wait for the server
+//!   wakes it all the same, or writes.
+//! - Whoever fills a batch ([`Urgency`]) while the pipe lies there takes it and writes, after unlocking.
 //! - Whoever gives the pipe back looks whether more waits meanwhile, under the same lock.
 //! - Whoever takes the buffer wakes waiting publishers.
 
@@ -50,6 +53,8 @@ pub(crate) struct Core {
     session: Session<Driver>,
     /// `None` while somebody writes, and after the end.
     pipe: Option<Box<Pipe>>,
+    /// The writer looks again in a moment, without being woken; see [`writer`](super::writer).
+    gathering: bool,
     /// The writer has ended: a pipe that is given back now closes.
     writer_ended: bool,
 }
@@ -74,27 +79,73 @@ impl Core {
         self.session.out.is_empty() && self.pipe.as_ref().is_some_and(|pipe| !pipe.is_unfinished())
     }
 
-    /// Takes the pipe, loaded, if it lies there and something is to be written.
+    /// Whether so much waits that it pays to write it at once, whoever notices.
+    fn is_full(&self) -> bool {
+        self.session.out.len() >= Urgency::Soon.batch()
+    }
+
+    /// Takes the pipe, loaded, if it lies there with nothing unfinished in it, and something is to be
+    /// written.
     fn load_pipe(&mut self) -> Option<Box<Pipe>> {
-        let pipe = self.pipe.as_mut()?;
-        if !pipe.is_unfinished() {
-            if self.session.out.is_empty() {
-                return None;
-            }
-            pipe.load(&mut self.session.out);
+        let pipe = self.pipe.as_mut().filter(|pipe| !pipe.is_unfinished())?;
+        if self.session.out.is_empty() {
+            return None;
         }
+        pipe.load(&mut self.session.out);
         self.pipe.take()
+    }
+
+    /// Like [`load_pipe`](Self::load_pipe) for the writer, which also goes on with what is unfinished: it can wait until
+    /// the socket takes more.
+    fn take_pipe(&mut self) -> Option<Box<Pipe>> {
+        if self.pipe.as_ref().is_some_and(|pipe| pipe.is_unfinished()) {
+            self.pipe.take()
+        } else {
+            self.load_pipe()
+        }
     }
 }
 
-/// When what a command appended is to be written.
+/// If at least so many bytes were appended while the writer wrote a batch, more is about to come: then the
+/// writer lets it gather.
+const GATHER_FROM: usize = 1 << 10;
+
+/// The writer goes on gathering while at least so many bytes come in a [`Turn::Gather`].
+const BUSY: u64 = 4 << 10;
+
+/// What the writer does next.
+pub(crate) enum Turn {
+    /// Writes this.
+    Write(Box<Pipe>),
+    /// Looks again in a millisecond, unless it is woken: publishers are busy, and write by themselves whenever a
+    /// batch is full. Nobody wakes the writer just because there is something to write.
+    Gather,
+    /// Waits until it is woken.
+    Idle,
+}
+
+/// When what a command appended is to be written. The writer takes whatever has gathered until it gets to it;
+/// but whoever appends beyond a limit, while nobody writes, writes at once, in the own task: the bytes are still
+/// in that core's cache then, and the other cores are left to others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Urgency {
-    /// By the writer, with whatever gathers until it gets to it: the most for each system call.
+    /// Nobody waits for an answer: the most for each system call.
     Soon,
-    /// At once, in the caller's task, if nobody is writing: for a caller that will wait for the answer
-    /// anyway, this saves waking another task.
+    /// Confirms will come: early enough that they come while more is published.
+    Confirmed,
+    /// The caller will wait for the answer anyway, so this saves waking another task.
     Now,
+}
+
+impl Urgency {
+    /// From how many waiting bytes on the caller writes.
+    const fn batch(self) -> usize {
+        match self {
+            Self::Soon => 192 << 10,
+            Self::Confirmed => 32 << 10,
+            Self::Now => 1,
+        }
+    }
 }
 
 /// The shared state of one connection.
@@ -130,7 +181,12 @@ impl Shared {
         limits: Limits,
     ) -> Self {
         Self {
-            core: Mutex::new(Core { session, pipe: Some(Box::new(Pipe::new(stream))), writer_ended: false }),
+            core: Mutex::new(Core {
+                session,
+                pipe: Some(Box::new(Pipe::new(stream))),
+                gathering: false,
+                writer_ended: false,
+            }),
             to_write: Notify::new(),
             credit: Notify::new(),
             written: Notify::new(),
@@ -160,9 +216,9 @@ impl Shared {
         let mut core = self.lock();
         let was_empty = core.out.is_empty();
         let (result, urgency) = command(&mut core);
-        let pipe = if urgency == Urgency::Now { core.load_pipe() } else { None };
+        let pipe = if core.out.len() >= urgency.batch() { core.load_pipe() } else { None };
         // while somebody holds the pipe nobody needs to be woken: it is given back with another look
-        let wake = was_empty && !core.out.is_empty() && core.pipe.is_some();
+        let wake = was_empty && !core.gathering && !core.out.is_empty() && core.pipe.is_some();
         drop(core);
         if let Some(pipe) = pipe {
             self.write_now(pipe);
@@ -173,18 +229,31 @@ impl Shared {
         result
     }
 
+    /// For whoever is about to wait for the server: what waits to be written must not wait for more to
+    /// gather.
+    pub(crate) fn push(&self, core: MutexGuard<'_, Core>) {
+        let wake = core.gathering && core.pipe.is_some() && !core.out.is_empty();
+        drop(core);
+        if wake {
+            self.to_write.notify_one();
+        }
+    }
+
     /// Writes what goes at once; the writer does the rest.
     fn write_now(&self, mut pipe: Box<Pipe>) {
         self.credit.notify_waiters();
         let written = pipe.poll_write(&mut Context::from_waker(Waker::noop()));
         let mut core = self.lock();
-        let more = pipe.is_unfinished() || !core.out.is_empty() || self.failure().is_some();
+        let rest = pipe.is_unfinished() || core.is_full() || self.failure().is_some();
+        let more = rest || !core.out.is_empty();
+        let wake = rest || (more && !core.gathering);
         let late = if core.writer_ended { Some(pipe) } else { core.pipe.replace(pipe) };
         drop(core);
         drop(late);
-        if more {
+        if wake {
             self.to_write.notify_one();
-        } else {
+        }
+        if !more {
             self.written.notify_waiters();
         }
         if let Poll::Ready(Err(error)) = written {
@@ -192,21 +261,47 @@ impl Shared {
         }
     }
 
-    /// Gives the pipe back, if there is one to give, and takes it again if something is to be written.
-    pub(crate) fn exchange_pipe(&self, back: Option<Box<Pipe>>) -> Option<Box<Pipe>> {
+    /// What the writer does next. It gives the pipe `back`, if it has written.
+    pub(crate) fn next_turn(&self, back: Option<Box<Pipe>>) -> Turn {
         let mut core = self.lock();
         if back.is_some() {
             core.pipe = back;
+            let waits = core.out.len();
+            core.gathering |= waits >= GATHER_FROM;
+            if core.gathering && waits < Urgency::Soon.batch() && core.is_open() {
+                let all = core.is_written();
+                drop(core);
+                if all {
+                    self.written.notify_waiters();
+                }
+                return Turn::Gather;
+            }
         }
-        let pipe = core.load_pipe();
+        let (pipe, gathering) = (core.take_pipe(), core.gathering);
         drop(core);
-        if pipe.is_some() {
-            // while this batch is written, the next one is encoded
-            self.credit.notify_waiters();
-        } else {
-            self.written.notify_waiters();
+        match pipe {
+            Some(pipe) => {
+                // while this batch is written, the next one is encoded
+                self.credit.notify_waiters();
+                Turn::Write(pipe)
+            }
+            None if gathering => Turn::Gather,
+            None => {
+                self.written.notify_waiters();
+                Turn::Idle
+            }
         }
-        pipe
+    }
+
+    /// The writer has gathered for a while, since there were `before` bytes in all. Goes on gathering only if it
+    /// pays. Returns how many bytes there are now.
+    pub(crate) fn gathered(&self, before: u64) -> u64 {
+        let mut core = self.lock();
+        // somebody else writes
+        let Some(pipe) = &core.pipe else { return before };
+        let total = pipe.total.wrapping_add(core.out.len() as u64);
+        core.gathering = total.wrapping_sub(before) >= BUSY;
+        total
     }
 
     /// Waits until everything that was appended is written, or the connection has ended. Cancel safe.

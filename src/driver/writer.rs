@@ -7,12 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
-use super::shared::Shared;
+use super::shared::{Shared, Turn};
 
 /// How long the last bytes may take once the connection has ended.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// How long the writer lets more gather, while publishers are busy: the timer's finest step.
+const GATHER: Duration = Duration::from_millis(1);
 
 /// How long to sleep where there are no heartbeats.
 const LONG: Duration = Duration::from_secs(3600);
@@ -42,21 +45,27 @@ impl Writer {
             }
         }
         if let Some(mut pipe) = shared.remove_pipe() {
-            drop(tokio::time::timeout(LINGER, pipe.stream.shutdown()).await);
+            drop(timeout(LINGER, pipe.stream.shutdown()).await);
         }
     }
 
     async fn write_all(&mut self) -> io::Result<()> {
         let mut back = None;
+        let mut total = 0;
         loop {
-            match self.shared.exchange_pipe(back.take()) {
-                Some(mut pipe) => {
+            match self.shared.next_turn(back.take()) {
+                Turn::Write(mut pipe) => {
                     let written = poll_fn(|context| pipe.poll_write(context)).await;
                     back = Some(pipe);
                     written?;
                 }
-                None if self.shared.is_finished() => return Ok(()),
-                None => self.idle().await,
+                Turn::Gather => {
+                    if timeout(GATHER, self.shared.to_write.notified()).await.is_err() {
+                        total = self.shared.gathered(total);
+                    }
+                }
+                Turn::Idle if self.shared.is_finished() => return Ok(()),
+                Turn::Idle => self.idle().await,
             }
         }
     }

@@ -69,9 +69,35 @@ impl<C> Confirms<C> {
         self.base + self.ring.len() as u64
     }
 
+    /// The lowest number that is not settled.
+    pub(crate) const fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// Whether a message is settled, whatever became of it.
+    pub(crate) fn is_settled(&self, number: u64) -> bool {
+        let at = number.checked_sub(self.base).and_then(|at| usize::try_from(at).ok());
+        at.is_none_or(|at| matches!(self.ring.get(at), Some(Slot::Settled)))
+    }
+
+    /// The first failure of an abandoned message since this or `drained` last told.
+    pub(crate) fn take_abandoned(&mut self) -> Option<Outcome> {
+        self.abandoned.take()
+    }
+
+    /// What was nacked or returned, and not told yet.
+    pub(crate) fn take_failures(&mut self) -> BTreeMap<u64, Outcome> {
+        std::mem::take(&mut self.failures)
+    }
+
     /// How many messages are not settled, counting those settled out of order.
     pub(crate) fn in_flight(&self) -> usize {
         self.ring.len()
+    }
+
+    /// A number below which everything was acked, as far as it was not told yet.
+    pub(crate) fn acked_below(&self) -> u64 {
+        self.failures.keys().next().map_or(self.base, |first| self.base.min(*first))
     }
 
     /// Records a publish and returns its number.

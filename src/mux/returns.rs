@@ -25,12 +25,17 @@ pub(crate) struct Returned {
 pub(crate) struct Fingerprint(u64);
 
 impl Fingerprint {
-    pub(crate) fn new(exchange: &[u8], routing_key: &[u8], properties: &Properties, body: &[u8]) -> Self {
+    pub(crate) fn new(
+        exchange: &[u8],
+        routing_key: &[u8],
+        properties: Option<&Properties>,
+        body: &[u8],
+    ) -> Self {
         let mut hasher = DefaultHasher::new();
         exchange.hash(&mut hasher);
         routing_key.hash(&mut hasher);
-        properties.message_id.hash(&mut hasher);
-        properties.correlation_id.hash(&mut hasher);
+        let ids = properties.map(|properties| (&properties.message_id, &properties.correlation_id));
+        ids.unwrap_or((&None, &None)).hash(&mut hasher);
         body.hash(&mut hasher);
         Self(hasher.finish())
     }
@@ -45,6 +50,6 @@ impl Returned {
     /// What its publish is recognised by. Unreadable properties count as none: no publish of ours has such.
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         let properties = self.properties().unwrap_or_default();
-        Fingerprint::new(self.exchange.as_bytes(), self.routing_key.as_bytes(), &properties, &self.body)
+        Fingerprint::new(self.exchange.as_bytes(), self.routing_key.as_bytes(), Some(&properties), &self.body)
     }
 }

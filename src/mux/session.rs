@@ -233,7 +233,7 @@ impl<X: Waiters> Session<X> {
         Ok(Published::Accepted(open.confirms.as_mut().map(|confirms| {
             let Publish { exchange, routing_key, properties, body, .. } = publish;
             let fingerprint =
-                publish.mandatory.then(|| Fingerprint::new(exchange, routing_key, properties, body));
+                publish.mandatory.then(|| Fingerprint::new(exchange, routing_key, *properties, body));
             confirms.publish(fingerprint)
         })))
     }
@@ -323,6 +323,15 @@ impl<X: Waiters> Session<X> {
     /// Whether just one publish of the channel waits for its confirm.
     pub(crate) fn is_alone(&mut self, key: ChannelKey) -> bool {
         self.confirms(key).is_ok_and(|confirms| confirms.is_some_and(|confirms| confirms.in_flight() == 1))
+    }
+
+    /// The channel with this number, if it is open and has confirms on, and below which number everything was
+    /// acked.
+    pub(crate) fn acked_below(&self, id: u16) -> Option<(&X::Channel, u64)> {
+        match &self.slots.get(usize::from(id).checked_sub(1)?)?.state {
+            State::Open(open) => Some((&open.channel, open.confirms.as_ref()?.acked_below())),
+            State::Free | State::Opening { .. } | State::Closing { .. } => None,
+        }
     }
 
     /// The confirms of a channel, if it is open and has them on.

@@ -17,7 +17,7 @@ fn the_server_tells_of_itself() {
     test(async |t| {
         let connection = t.connect().await;
         let properties = connection.server_properties();
-        assert_eq!(properties.get("product"), Some(&"RabbitMQ".into()));
+        assert!(properties.get("product").and_then(FieldValue::as_str).is_some_and(|name| !name.is_empty()));
         let Some(FieldValue::Table(capabilities)) = properties.get("capabilities") else {
             panic!("{properties:?}")
         };

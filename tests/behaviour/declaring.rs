@@ -105,7 +105,8 @@ fn a_headers_exchange_routes_by_headers() {
 #[test]
 fn any_other_kind_goes_by_its_name() {
     test(async |t| {
-        let channel = t.channel().await;
+        let connection = t.connect().await;
+        let channel = connection.channel().await.unwrap();
         let kind = ShortStr::try_from("fanout").unwrap();
         let exchange = channel.declare_exchange(t.name(), kind).await.unwrap();
         let [queue] = queues(&channel).await;
@@ -116,9 +117,13 @@ fn any_other_kind_goes_by_its_name() {
         let kind = ExchangeKind::Other("x-no-such-kind".try_into().unwrap());
         let error = channel.declare_exchange(t.name(), kind).await.unwrap_err();
         match error.reply_code() {
-            // from RabbitMQ 3.13.3 on
             Some(406) => assert_eq!(error.scope(), Scope::Channel),
-            Some(503) => assert_eq!(error.scope(), Scope::Connection),
+            // RabbitMQ before 3.13.3
+            Some(503) => {
+                assert_eq!(error.scope(), Scope::Connection);
+                let product = connection.server_properties().get("product").cloned();
+                assert_eq!(product, Some("RabbitMQ".into()));
+            }
             _ => panic!("{error}"),
         }
         assert!(error.reply_text().unwrap().contains("x-no-such-kind"), "{error}");

@@ -1,4 +1,4 @@
-//! What the crate promises, against a real RabbitMQ. Which one: see `support/broker.rs`.
+//! What the crate promises, against the embedded broker, or the one that `AMQP_URL` names.
 
 #[cfg(test)]
 #[path = "../support/broker.rs"]
@@ -38,8 +38,6 @@ mod queues;
 mod raw;
 #[cfg(test)]
 mod returns;
-#[cfg(test)]
-mod streams;
 #[cfg(test)]
 mod tools;
 #[cfg(test)]

@@ -65,7 +65,7 @@ fn a_shared_queue_stays_and_keeps_what_nobody_took() {
 #[test]
 fn help_is_help() {
     test(async |_| {
-        for program in ["consumer", "publisher"] {
+        for program in ["central", "consumer", "publisher"] {
             let lines = start(program, &["--help"]).end().await.well();
             assert!(lines[0].starts_with(&format!("Usage: {program}")), "{lines:?}");
         }
@@ -75,7 +75,10 @@ fn help_is_help() {
 #[test]
 fn wrong_arguments_get_the_usage_and_code_2() {
     test(async |_| {
-        let wrong: [(&str, &[&str]); 8] = [
+        let wrong: [(&str, &[&str]); 11] = [
+            ("central", &["--apps"]),
+            ("central", &["--messages", "0"]),
+            ("central", &["more"]),
             ("consumer", &["--workers"]),
             ("consumer", &["--workers", "0"]),
             ("consumer", &["--prefetch", "many"]),
@@ -97,7 +100,7 @@ fn wrong_arguments_get_the_usage_and_code_2() {
 #[test]
 fn without_a_broker_they_say_so_and_exit_with_1() {
     test(async |_| {
-        for program in ["consumer", "publisher"] {
+        for program in ["central", "consumer", "publisher"] {
             // nothing listens on port 1
             let ended = Program::start_at("amqp://127.0.0.1:1/", &mut example(program)).end().await;
             assert_eq!(ended.code, Some(1));
@@ -108,14 +111,16 @@ fn without_a_broker_they_say_so_and_exit_with_1() {
 }
 
 #[test]
-fn the_consumer_tells_of_a_queue_that_is_deleted() {
+fn the_consumer_goes_on_when_its_queue_is_deleted_and_made_anew() {
     test(async |t| {
         let (key, queue) = (t.name(), t.name());
-        let consumer = start("consumer", &["--queue", &queue, &key]).ready().await;
+        let mut consumer = start("consumer", &["--queue", &queue, &key]).ready().await;
         let channel = t.connect().await.channel().await.unwrap();
         channel.queue(&queue).unwrap().delete().await.unwrap();
-        let ended = consumer.end().await;
-        assert_eq!(ended.code, Some(1));
-        assert!(ended.errors.contains("cancelled"), "{}", ended.errors);
+        channel.declare_queue(&queue).await.unwrap();
+        channel.default_exchange().publish(&queue, "after").await.unwrap();
+        assert_eq!(consumer.line().await, "after");
+        consumer.signal("INT").await;
+        consumer.end().await.well();
     });
 }

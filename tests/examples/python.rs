@@ -5,14 +5,20 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use crate::broker::url;
 use crate::program::Program;
 
 const PACKAGES: [&str; 2] = ["aio-pika==10.2.1", "pamqp==4.0.1"];
 
-/// Starts a script of `tests/examples`.
+/// Starts a script of `tests/examples` against the broker of the tests.
 pub(crate) fn script(name: &str, arguments: &[&str]) -> Program {
+    script_at(url(), name, arguments)
+}
+
+/// Starts a script against another broker.
+pub(crate) fn script_at(url: &str, name: &str, arguments: &[&str]) -> Program {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/examples").join(name);
-    Program::start(tokio::process::Command::new(interpreter()).arg(script).args(arguments))
+    Program::start_at(url, tokio::process::Command::new(interpreter()).arg(script).args(arguments))
 }
 
 /// The interpreter that finds aio-pika.

@@ -1,51 +1,28 @@
-//! The broker that the tests use.
-//!
-//! It is the one that `AMQP_URL` names; else the one on the default address, if something answers there;
-//! else a node that is started here and stops with the test process.
+//! The broker that the tests use: the one that `AMQP_URL` names, else the embedded one.
 
-mod node;
-
-use std::env;
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::{env, thread};
 
-pub(crate) use self::node::Node;
-
-/// Where a broker is looked for unless `AMQP_URL` says otherwise.
-const DEFAULT: &str = "amqp://guest:guest@127.0.0.1/";
+use lepus::broker::Broker;
+use tokio::runtime;
 
 /// The broker's URL.
 pub(crate) fn url() -> &'static str {
     static URL: OnceLock<String> = OnceLock::new();
-    static NODE: OnceLock<Node> = OnceLock::new();
-    URL.get_or_init(|| {
-        if let Ok(url) = env::var("AMQP_URL") {
-            return url;
-        }
-        if answers(SocketAddr::from((Ipv4Addr::LOCALHOST, 5672))) {
-            return DEFAULT.into();
-        }
-        let node = Node::start().unwrap_or_else(|error| {
-            panic!(
-                "these tests need RabbitMQ. Set AMQP_URL to one that runs, or start one on {DEFAULT}, or \
-                 install it (on Debian: apt-get install rabbitmq-server) and the tests start it: {error}"
-            )
-        });
-        NODE.get_or_init(|| node).url.clone()
-    })
+    URL.get_or_init(|| env::var("AMQP_URL").unwrap_or_else(|_| embedded()))
 }
 
-/// Whether an AMQP broker listens there: it answers the protocol header with a method frame.
-pub(crate) fn answers(address: SocketAddr) -> bool {
-    let ask = || {
-        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        stream.write_all(b"AMQP\0\0\x09\x01")?;
-        let mut first = [0];
-        stream.read_exact(&mut first)?;
-        Ok::<_, std::io::Error>(first == [1])
+/// Starts the embedded broker, which runs as long as the process: a test's runtime ends before others do.
+fn embedded() -> String {
+    let start = || {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let broker = runtime.block_on(Broker::start()).unwrap();
+        let url = broker.url();
+        thread::spawn(move || {
+            runtime.block_on(std::future::pending::<()>());
+            drop(broker);
+        });
+        url
     };
-    ask().unwrap_or(false)
+    thread::spawn(start).join().unwrap()
 }

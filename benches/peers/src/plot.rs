@@ -8,8 +8,8 @@ use crate::report::{number, of};
 use crate::run::Results;
 use crate::work::Work;
 
-const WIDTH: f64 = 860.0;
-const LEFT: f64 = 310.0;
+const WIDTH: f64 = 930.0;
+const LEFT: f64 = 380.0;
 const RIGHT: f64 = 80.0;
 const TOP: f64 = 56.0;
 const BAR: f64 = 11.0;
@@ -115,6 +115,7 @@ fn color(client: Client) -> &'static str {
         Client::Floor => "#c9ced6",
         Client::Lepus => "#d9480f",
         Client::LepusCurrentThread => "#f4a16f",
+        Client::LepusRobust => "#a8330a",
         Client::Amqprs => "#4c8bd6",
         Client::Lapin => "#8d6cc9",
         Client::RabbitmqC => "#4fa36b",

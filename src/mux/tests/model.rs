@@ -153,7 +153,7 @@ impl Model {
 }
 
 fn fingerprint(body: u8) -> Fingerprint {
-    Fingerprint::new(b"", b"", &Properties::default(), &[body])
+    Fingerprint::new(b"", b"", Some(&Properties::default()), &[body])
 }
 
 proptest! {

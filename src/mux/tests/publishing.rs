@@ -49,7 +49,7 @@ fn f2_a_publish_that_must_wait_has_written_nothing() {
         exchange: b"",
         routing_key: b"q",
         mandatory: true,
-        properties: &Properties::default(),
+        properties: Some(&Properties::default()),
         body: &body,
     };
     let session = &mut it.client.session;
@@ -105,7 +105,7 @@ fn f5_names_of_more_than_255_bytes_are_refused_not_cut() {
     let body = Bytes::new();
     let exchange = too_long.as_bytes();
     let publish =
-        Publish { exchange, routing_key: b"", mandatory: false, properties: &properties, body: &body };
+        Publish { exchange, routing_key: b"", mandatory: false, properties: Some(&properties), body: &body };
     let refusal = Refusal::Unfit(Unfit::Name { length: 256 });
     assert_eq!(it.client.session.publish(key, &publish, usize::MAX), Err(refusal));
     assert_eq!(it.wrote(), []);
@@ -132,8 +132,13 @@ fn a_large_body_is_not_copied() {
     it.client.session.receive(1, crate::codec::generated::channel::OpenOk.into()).unwrap();
     let large = Bytes::from(vec![7; CHAIN_FROM]);
     let properties = Properties::default();
-    let publish =
-        Publish { exchange: b"", routing_key: b"q", mandatory: false, properties: &properties, body: &large };
+    let publish = Publish {
+        exchange: b"",
+        routing_key: b"q",
+        mandatory: false,
+        properties: Some(&properties),
+        body: &large,
+    };
     it.client.session.publish(key, &publish, usize::MAX).unwrap();
     let mut slices = [std::io::IoSlice::new(&[]); 3];
     assert_eq!(it.client.session.out.slices(0, &mut slices), 3, "before, body, end");

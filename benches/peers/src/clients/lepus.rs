@@ -1,9 +1,8 @@
-//! lepus, on default settings.
+// lepus, on default settings. Included twice, with the names of the plain and of the robust connection.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use lepus::{Channel, Confirm, Connection, Exchange};
 use tokio::task::JoinSet;
 
 use crate::Result;
@@ -14,13 +13,13 @@ use crate::work::{NOWHERE, PREFETCH, QUEUE, TASKS, WINDOW, Work};
 pub(super) async fn run(job: &Job) -> Result<Sample> {
     if job.work == Work::Idle {
         return super::idle(|| async {
-            let connection = lepus::connect(&job.uri).await?;
+            let connection = connect(&job.uri).await?;
             let channel = connection.channel().await?;
             Ok((connection, channel))
         })
         .await;
     }
-    let connection = lepus::connect(&job.uri).await?;
+    let connection = connect(&job.uri).await?;
     let sample = match job.work {
         Work::Publish(_) | Work::Tasks | Work::Channels => publish(job, &connection).await,
         Work::Confirm(_) => confirm(job, &connection).await,

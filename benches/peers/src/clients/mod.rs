@@ -3,7 +3,6 @@
 mod amqprs;
 pub(crate) mod floor;
 mod lapin;
-mod lepus;
 pub(crate) mod rabbitmq_c;
 
 use std::future::Future;
@@ -15,6 +14,21 @@ use crate::job::Job;
 use crate::measure::Sample;
 use crate::work::Work;
 
+mod plain {
+    use lepus::{Channel, Confirm, Connection, Exchange, connect};
+
+    include!("lepus.rs");
+}
+
+mod robust {
+    use lepus::connect_robust as connect;
+    use lepus::robust::{Channel, Confirm, Connection};
+
+    type Exchange = lepus::Exchange<Channel>;
+
+    include!("lepus.rs");
+}
+
 /// Who does the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Client {
@@ -24,6 +38,8 @@ pub(crate) enum Client {
     Lepus,
     /// lepus on a current-thread runtime.
     LepusCurrentThread,
+    /// lepus with a connection that outlives losses.
+    LepusRobust,
     Amqprs,
     Lapin,
     /// librabbitmq.
@@ -31,10 +47,11 @@ pub(crate) enum Client {
 }
 
 /// All clients by their names.
-pub(crate) const ALL: [(Client, &str); 6] = [
+pub(crate) const ALL: [(Client, &str); 7] = [
     (Client::Floor, "floor"),
     (Client::Lepus, "lepus"),
     (Client::LepusCurrentThread, "lepus-ct"),
+    (Client::LepusRobust, "lepus-robust"),
     (Client::Amqprs, "amqprs"),
     (Client::Lapin, "lapin"),
     (Client::RabbitmqC, "rabbitmq-c"),
@@ -56,7 +73,7 @@ impl Client {
         match self {
             Self::Floor => !matches!(work, Work::Tasks | Work::Channels | Work::Idle),
             Self::RabbitmqC => !matches!(work, Work::Tasks | Work::Channels | Work::Both),
-            Self::Lepus | Self::LepusCurrentThread | Self::Amqprs | Self::Lapin => true,
+            Self::Lepus | Self::LepusCurrentThread | Self::LepusRobust | Self::Amqprs | Self::Lapin => true,
         }
     }
 
@@ -64,10 +81,11 @@ impl Client {
     pub(crate) fn run(self, job: &Job) -> Result<Sample> {
         match self {
             Self::Floor => floor::run(job),
-            Self::Lepus => multi_thread()?.block_on(lepus::run(job)),
+            Self::Lepus => multi_thread()?.block_on(plain::run(job)),
             Self::LepusCurrentThread => {
-                Builder::new_current_thread().enable_all().build()?.block_on(lepus::run(job))
+                Builder::new_current_thread().enable_all().build()?.block_on(plain::run(job))
             }
+            Self::LepusRobust => multi_thread()?.block_on(robust::run(job)),
             Self::Amqprs => multi_thread()?.block_on(amqprs::run(job)),
             Self::Lapin => multi_thread()?.block_on(lapin::run(job)),
             Self::RabbitmqC => Err("librabbitmq has a program of its own".into()),

@@ -12,6 +12,7 @@ async fn stream(t: &Case, channel: &Channel) -> Queue {
 }
 
 #[test]
+#[ignore = "needs RabbitMQ"]
 fn a_stream_is_read_from_any_place_again_and_again() {
     test(async |t| {
         let channel = t.channel().await;
@@ -38,6 +39,7 @@ fn a_stream_is_read_from_any_place_again_and_again() {
 }
 
 #[test]
+#[ignore = "needs RabbitMQ"]
 fn acks_are_credit_for_more() {
     test(async |t| {
         let channel = t.channel().await;
@@ -57,6 +59,7 @@ fn acks_are_credit_for_more() {
 }
 
 #[test]
+#[ignore = "needs RabbitMQ"]
 fn unless_told_a_consumer_reads_what_is_new() {
     test(async |t| {
         let channel = t.channel().await;
@@ -68,6 +71,7 @@ fn unless_told_a_consumer_reads_what_is_new() {
 }
 
 #[test]
+#[ignore = "needs RabbitMQ"]
 fn a_stream_refuses_what_only_queues_can() {
     test(async |t| {
         let connection = t.connect().await;

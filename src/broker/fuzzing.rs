@@ -1,0 +1,488 @@
+//! The broker under whatever two clients send, and do, for the fuzzers; and what must hold after each step.
+
+use std::collections::BTreeMap;
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::sync::Notify;
+
+use crate::codec::frame::{Cutter, PROTOCOL_HEADER, put_frame, put_method};
+use crate::codec::generated::constants::{FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD};
+use crate::codec::generated::{basic, channel, confirm, connection, exchange, queue, tx};
+use crate::codec::{Arguments, FieldTable, FieldValue, MethodId, Properties, ShortStr};
+
+use super::Keep;
+use super::channel::{Mode, Unacked};
+use super::connection::OUT_MAX;
+use super::fault::ReplyFault;
+use super::message::Message;
+use super::options::Options;
+use super::state::State;
+
+/// Bytes from the first one on, as they come from a socket.
+pub(crate) fn raw(data: &[u8]) {
+    let mut clients = Clients::new();
+    for part in data.chunks(100) {
+        clients.send(0, part);
+        clients.check();
+    }
+}
+
+/// A sequence of frames of two clients that are logged in and have three channels open, and, for frames of a
+/// type that does not exist, of sensible methods, faults and passing time. Lengths that go beyond the input are
+/// cut and ends of frames are right, so that damage stays inside the frames.
+pub(crate) fn steps(data: &[u8]) {
+    let mut clients = Clients::new();
+    clients.log_in(0);
+    clients.log_in(1);
+    clients.check();
+    let mut rest = data;
+    while let Some((mut head, tail)) = rest.split_at_checked(4) {
+        let (kind, place, size) = (head.get_u8(), head.get_u8(), head.get_u16());
+        let (payload, tail) = tail.split_at(usize::from(size).min(tail.len()));
+        rest = tail;
+        let (client, channel) = (usize::from(place & 1), u16::from(place >> 1) % 5);
+        if matches!(kind, FRAME_METHOD | FRAME_HEADER | FRAME_BODY | FRAME_HEARTBEAT) {
+            let mut bytes = Vec::new();
+            put_frame(&mut bytes, kind, channel, |out| out.extend_from_slice(payload));
+            clients.send(client, &bytes);
+        } else {
+            clients.step(kind, client, channel, &mut Dice(payload));
+        }
+        clients.check();
+    }
+}
+
+/// Choices that the input makes.
+struct Dice<'a>(&'a [u8]);
+
+impl Dice<'_> {
+    fn byte(&mut self) -> u8 {
+        self.0.try_get_u8().unwrap_or_default()
+    }
+
+    fn truth(&mut self) -> bool {
+        self.byte() & 1 == 1
+    }
+
+    fn name(&mut self, names: &[&str]) -> ShortStr {
+        let name = names.get(usize::from(self.byte()) % names.len().max(1));
+        name.and_then(|name| ShortStr::try_from(*name).ok()).unwrap_or_default()
+    }
+
+    fn queue(&mut self) -> ShortStr {
+        self.name(&["q0", "q1", "q2", "q3", "", "amq.rabbitmq.reply-to"])
+    }
+
+    fn exchange(&mut self) -> ShortStr {
+        self.name(&["", "amq.topic", "amq.fanout", "amq.headers", "amq.direct", "e0", "e1"])
+    }
+
+    fn key(&mut self) -> ShortStr {
+        self.name(&["q0", "q1", "q2", "q3", "#", "a.b", "a.*", "amq.rabbitmq.reply-to"])
+    }
+
+    fn arguments(&mut self) -> FieldTable {
+        let mut table = FieldTable::new();
+        let bits = self.byte();
+        let all: [(&str, FieldValue); 8] = [
+            ("x-max-length", FieldValue::I32((self.byte() % 4).into())),
+            ("x-message-ttl", FieldValue::I32((self.byte() % 8).into())),
+            ("x-dead-letter-exchange", self.exchange().as_str().unwrap_or_default().into()),
+            ("x-expires", FieldValue::I32(i32::from(self.byte() % 8) + 1)),
+            ("x-max-priority", FieldValue::I32((self.byte() % 4).into())),
+            ("x-single-active-consumer", true.into()),
+            ("x-overflow", if self.truth() { "reject-publish-dlx" } else { "reject-publish" }.into()),
+            ("x-queue-type", if self.truth() { "quorum" } else { "classic" }.into()),
+        ];
+        for (index, (name, value)) in all.into_iter().enumerate() {
+            if bits >> index & 1 == 1 {
+                drop(table.insert(name, value));
+            }
+        }
+        table
+    }
+}
+
+struct Client {
+    id: u64,
+    input: BytesMut,
+    /// Whether it does not read what is sent to it.
+    lazy: bool,
+}
+
+struct Clients {
+    state: State,
+    both: [Client; 2],
+}
+
+impl Clients {
+    fn new() -> Self {
+        let mut state = State::new(Options::default().user("guest", "guest").memory_limit(100_000));
+        let both = [0, 1].map(|_| Client { id: connect(&mut state), input: BytesMut::new(), lazy: false });
+        Self { state, both }
+    }
+
+    fn send(&mut self, client: usize, bytes: &[u8]) {
+        let Some(client) = self.both.get_mut(client) else { return };
+        client.input.extend_from_slice(bytes);
+        self.state.take_input(client.id, &mut client.input);
+        self.read();
+    }
+
+    fn call<M: Arguments>(&mut self, client: usize, channel: u16, method: &M) {
+        let mut bytes = Vec::new();
+        put_method(&mut bytes, channel, method);
+        self.send(client, &bytes);
+    }
+
+    /// Clients read what was written, unless they are lazy; what waited for it goes on.
+    fn read(&mut self) {
+        for client in self.both.iter_mut().filter(|client| !client.lazy) {
+            while let Ok(connection) = self.state.connection(client.id) {
+                if connection.out.is_empty() {
+                    break;
+                }
+                let out = std::mem::take(&mut connection.out);
+                check_written(&out, connection.frame_max);
+                self.state.written(client.id);
+                self.state.take_input(client.id, &mut client.input);
+            }
+        }
+    }
+
+    fn log_in(&mut self, client: usize) {
+        self.send(client, &PROTOCOL_HEADER);
+        let mut client_properties = FieldTable::new();
+        let mut capabilities = FieldTable::new();
+        drop(capabilities.insert("consumer_cancel_notify", true));
+        drop(capabilities.insert("connection.blocked", true));
+        drop(client_properties.insert("capabilities", FieldValue::Table(capabilities)));
+        let start = connection::StartOk {
+            client_properties,
+            mechanism: ShortStr::try_from("PLAIN").unwrap_or_default(),
+            response: Bytes::from_static(b"\0guest\0guest"),
+            locale: ShortStr::empty(),
+        };
+        self.call(client, 0, &start);
+        self.call(client, 0, &connection::TuneOk { channel_max: 100, frame_max: 4096, heartbeat: 0 });
+        let virtual_host = ShortStr::try_from("/").unwrap_or_default();
+        self.call(client, 0, &connection::Open { virtual_host });
+        for channel in 1..=3 {
+            self.call(client, channel, &channel::Open);
+        }
+    }
+
+    fn step(&mut self, kind: u8, client: usize, channel: u16, dice: &mut Dice<'_>) {
+        match kind % 20 {
+            0..=3 => self.declare(kind % 4, client, channel, dice),
+            4..=10 => self.message(kind % 20, client, channel, dice),
+            11 => self.modes(client, channel, dice),
+            12 => match dice.byte() % 2 {
+                0 => self.call(client, channel, &channel::Open),
+                _ => self.call(client, channel, &channel::Close::default()),
+            },
+            13 => {
+                self.state.now += Duration::from_millis(dice.byte().into());
+                self.state.tick();
+                self.read();
+            }
+            14 => {
+                if let Some(client) = self.both.get_mut(client) {
+                    client.lazy = dice.truth();
+                }
+                self.read();
+            }
+            15 => self.leave(client),
+            16 => self.fault(dice),
+            17 => self.call(
+                client,
+                channel,
+                &queue::Delete { queue: dice.queue(), if_unused: dice.truth(), ..queue::Delete::default() },
+            ),
+            18 => self.call(
+                client,
+                channel,
+                &basic::Qos {
+                    prefetch_count: (dice.byte() % 4).into(),
+                    global: dice.truth(),
+                    prefetch_size: 0,
+                },
+            ),
+            _ => match dice.byte() % 3 {
+                0 => self.call(
+                    client,
+                    channel,
+                    &queue::Purge { queue: dice.queue(), ..queue::Purge::default() },
+                ),
+                1 => self.call(client, channel, &basic::Recover { requeue: true }),
+                _ => self.restart(if dice.truth() { Keep::Durable } else { Keep::Nothing }),
+            },
+        }
+    }
+
+    /// Queues, exchanges and bindings.
+    fn declare(&mut self, kind: u8, client: usize, channel: u16, dice: &mut Dice<'_>) {
+        match kind {
+            0 => self.call(client, channel, &declare(dice)),
+            1 => self.call(
+                client,
+                channel,
+                &exchange::Declare {
+                    exchange: dice.exchange(),
+                    kind: dice.name(&["fanout", "topic", "direct", "headers"]),
+                    auto_delete: dice.truth(),
+                    durable: dice.truth(),
+                    ..exchange::Declare::default()
+                },
+            ),
+            2 => self.call(
+                client,
+                channel,
+                &queue::Bind {
+                    queue: dice.queue(),
+                    exchange: dice.exchange(),
+                    routing_key: dice.key(),
+                    ..queue::Bind::default()
+                },
+            ),
+            _ => self.call(
+                client,
+                channel,
+                &exchange::Bind {
+                    source: dice.exchange(),
+                    destination: dice.exchange(),
+                    routing_key: dice.key(),
+                    ..exchange::Bind::default()
+                },
+            ),
+        }
+    }
+
+    /// Publishing and consuming.
+    fn message(&mut self, kind: u8, client: usize, channel: u16, dice: &mut Dice<'_>) {
+        match kind {
+            4 | 5 => self.publish(client, channel, dice),
+            6 => self.call(
+                client,
+                channel,
+                &basic::Consume {
+                    queue: dice.queue(),
+                    consumer_tag: dice.name(&["c0", "c1", "c2", ""]),
+                    no_ack: dice.truth(),
+                    exclusive: dice.byte() & 7 == 1,
+                    ..basic::Consume::default()
+                },
+            ),
+            7 => self.call(client, channel, &basic::Get { queue: dice.queue(), no_ack: dice.truth() }),
+            8 => self.call(
+                client,
+                channel,
+                &basic::Ack { delivery_tag: dice.byte().into(), multiple: dice.truth() },
+            ),
+            9 => self.call(
+                client,
+                channel,
+                &basic::Nack {
+                    delivery_tag: dice.byte().into(),
+                    multiple: dice.truth(),
+                    requeue: dice.truth(),
+                },
+            ),
+            _ => self.call(
+                client,
+                channel,
+                &basic::Cancel { consumer_tag: dice.name(&["c0", "c1", "c2"]), no_wait: false },
+            ),
+        }
+    }
+
+    fn publish(&mut self, client: usize, channel: u16, dice: &mut Dice<'_>) {
+        let publish = basic::Publish {
+            exchange: dice.exchange(),
+            routing_key: dice.key(),
+            mandatory: dice.truth(),
+            ..basic::Publish::default()
+        };
+        let bits = dice.byte();
+        let properties = Properties {
+            delivery_mode: Some(bits & 3),
+            priority: Some(bits >> 2 & 3),
+            expiration: (bits & 16 > 0).then(|| dice.name(&["0", "3", "x"])),
+            reply_to: (bits & 32 > 0).then(|| dice.key()),
+            ..Properties::default()
+        };
+        let body = vec![b'b'; usize::from(dice.byte()) * 16];
+        let mut bytes = Vec::new();
+        put_method(&mut bytes, channel, &publish);
+        crate::codec::content::put_header(&mut bytes, channel, body.len() as u64, &properties);
+        if !body.is_empty() {
+            put_frame(&mut bytes, FRAME_BODY, channel, |out| out.extend_from_slice(&body));
+        }
+        self.send(client, &bytes);
+    }
+
+    fn modes(&mut self, client: usize, channel: u16, dice: &mut Dice<'_>) {
+        match dice.byte() % 4 {
+            0 => self.call(client, channel, &confirm::Select::default()),
+            1 => self.call(client, channel, &tx::Select),
+            2 => self.call(client, channel, &tx::Commit),
+            _ => self.call(client, channel, &tx::Rollback),
+        }
+    }
+
+    /// The client goes, and comes back.
+    fn leave(&mut self, client: usize) {
+        if let Some(old) = self.both.get_mut(client) {
+            self.state.lost(old.id);
+            *old = Client { id: connect(&mut self.state), input: BytesMut::new(), lazy: false };
+        }
+        self.read();
+        self.log_in(client);
+    }
+
+    fn restart(&mut self, keep: Keep) {
+        self.state.lose_all();
+        self.state.restart(keep);
+        self.leave(0);
+        self.leave(1);
+    }
+
+    fn fault(&mut self, dice: &mut Dice<'_>) {
+        let time = Duration::from_millis(dice.byte().into());
+        let replies = [queue::DeclareOk::ID, basic::GetOk::ID, channel::OpenOk::ID, connection::Tune::ID];
+        let reply = replies.get(usize::from(dice.byte()) % replies.len()).copied().unwrap_or(MethodId::NONE);
+        let faults = &mut self.state.faults;
+        match dice.byte() % 8 {
+            0 => faults.add_reply(reply, ReplyFault::Drop),
+            1 => faults.add_reply(reply, ReplyFault::Duplicate),
+            2 => faults.add_reply(reply, ReplyFault::Delay(time)),
+            3 => faults.nacks = dice.byte().into(),
+            4 => faults.reversed = Some(dice.byte().into()),
+            5 => faults.exclusive_lingers = Some(time).filter(|time| !time.is_zero()),
+            6 => self.state.alarm = dice.truth().then(|| "a fault".into()),
+            _ => {
+                let queue = dice.queue();
+                let vhost = self.state.vhosts.get("/").map(|vhost| Arc::clone(&vhost.name));
+                if let Some(vhost) = vhost {
+                    self.state.cancel_consumers(&(vhost, queue));
+                }
+            }
+        }
+        self.state.run();
+        self.read();
+    }
+
+    /// What must hold whenever nothing is under way.
+    fn check(&self) {
+        let state = &self.state;
+        assert!(state.work.is_empty(), "something was left to do");
+        for connection in state.connections.values() {
+            assert!(connection.out.len() <= OUT_MAX + 100_000, "{} bytes wait", connection.out.len());
+        }
+        self.check_unacked();
+        self.check_consumers();
+        self.check_memory();
+        let armed = state.vhosts.values().flat_map(|vhost| vhost.queues.values());
+        let armed = armed.filter(|queue| queue.armed.is_some()).count();
+        assert_eq!(armed, state.timers(), "queues whose timer is set, and timers");
+    }
+
+    fn unacked(&self) -> impl Iterator<Item = &Unacked> {
+        let channels = self.state.connections.values().flat_map(|connection| connection.channels.values());
+        channels.flat_map(|channel| {
+            let settled = match &channel.mode {
+                Mode::Tx(transaction) => transaction.settled.as_slice(),
+                _ => &[],
+            };
+            channel.unacked.values().chain(settled.iter().map(|(delivery, _)| delivery))
+        })
+    }
+
+    fn check_unacked(&self) {
+        let mut held: BTreeMap<u64, usize> = BTreeMap::new();
+        for delivery in self.unacked() {
+            *held.entry(delivery.queue_id).or_default() += 1;
+        }
+        for queue in self.state.vhosts.values().flat_map(|vhost| vhost.queues.values()) {
+            let held = held.get(&queue.id).copied().unwrap_or_default();
+            assert_eq!(queue.unacked, held, "unacked of a queue, and of channels");
+            let bytes: u64 = queue.entries().map(|entry| entry.message.size()).sum();
+            assert_eq!(queue.ready_bytes(), bytes);
+        }
+        for channel in self.state.connections.values().flat_map(|connection| connection.channels.values()) {
+            let consumed = channel.unacked.values().filter(|delivery| delivery.consumer.is_some()).count();
+            assert_eq!(channel.consumed, consumed);
+        }
+    }
+
+    /// Queues and channels agree on who consumes.
+    fn check_consumers(&self) {
+        let mut of_channels: Vec<_> = Vec::new();
+        for (id, connection) in &self.state.connections {
+            for (number, channel) in &connection.channels {
+                let consumers = channel.consumers.iter();
+                of_channels
+                    .extend(consumers.map(|(tag, consumer)| (*id, *number, tag.clone(), &consumer.queue)));
+            }
+        }
+        let mut of_queues: Vec<_> = Vec::new();
+        for (name, queue) in self.state.vhosts.values().flat_map(|vhost| &vhost.queues) {
+            for consumer in queue.consumers() {
+                of_queues.push((consumer.at.connection, consumer.at.channel, consumer.tag.clone(), name));
+            }
+        }
+        of_channels.sort();
+        of_queues.sort();
+        assert_eq!(of_channels, of_queues, "consumers of channels, and of queues");
+    }
+
+    /// What counts as held is what is there.
+    fn check_memory(&self) {
+        let state = &self.state;
+        let queues = state.vhosts.values().flat_map(|vhost| vhost.queues.values());
+        let ready = queues.flat_map(|queue| queue.entries().map(|entry| &entry.message));
+        let shared = ready.chain(self.unacked().map(|delivery| &delivery.entry.message));
+        let once: BTreeMap<*const Message, u64> =
+            shared.map(|message| (ptr::from_ref(&**message), message.size())).collect();
+        let channels = state.connections.values().flat_map(|connection| connection.channels.values());
+        let in_transactions: u64 = channels
+            .flat_map(|channel| match &channel.mode {
+                Mode::Tx(transaction) => transaction.published.as_slice(),
+                _ => &[],
+            })
+            .map(|published| published.message.size())
+            .sum();
+        let held = once.values().sum::<u64>() + in_transactions;
+        assert_eq!(state.memory.load(Ordering::Relaxed), held);
+    }
+}
+
+fn connect(state: &mut State) -> u64 {
+    state.connected(([127, 0, 0, 1], 1).into(), Arc::new(Notify::new()))
+}
+
+fn declare(dice: &mut Dice<'_>) -> queue::Declare {
+    queue::Declare {
+        queue: dice.queue(),
+        durable: dice.truth(),
+        exclusive: dice.byte() & 3 == 1,
+        auto_delete: dice.byte() & 3 == 1,
+        arguments: dice.arguments(),
+        ..queue::Declare::default()
+    }
+}
+
+/// What the broker wrote must be whole frames, or the header of the protocol that it speaks.
+fn check_written(out: &[u8], frame_max: u32) {
+    if out == PROTOCOL_HEADER {
+        return;
+    }
+    let mut rest = BytesMut::from(out);
+    let cut = Cutter::agreed(frame_max.max(4096)).cut(&mut rest);
+    assert_eq!(cut.fault, None, "a frame that no client takes");
+    assert!(rest.is_empty(), "a part of a frame");
+}

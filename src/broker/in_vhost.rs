@@ -1,0 +1,63 @@
+//! One virtual host of a broker, as tests look at it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::codec::ShortStr;
+
+use super::queue::Queue;
+use super::{Broker, QueueInfo};
+
+/// A virtual host of a [`Broker`]; made by [`Broker::in_vhost`]. One that does not exist has nothing in it.
+#[derive(Clone, Copy, Debug)]
+pub struct InVhost<'a> {
+    pub(super) broker: &'a Broker,
+    pub(super) name: &'a str,
+}
+
+impl InVhost<'_> {
+    /// Where the broker listens, as a URL with the first user's name and password, and this virtual host.
+    pub fn url(&self) -> String {
+        let user = self.broker.shared.look(|state| state.options.users.first().cloned());
+        let (name, password) = user.unwrap_or_default();
+        let vhost = if self.name == "/" { String::new() } else { escaped(self.name) };
+        format!("amqp://{}:{}@{}/{vhost}", escaped(&name), escaped(&password), self.broker.address)
+    }
+
+    /// The queue of this name.
+    pub fn queue(&self, name: &str) -> Option<QueueInfo> {
+        let name = ShortStr::try_from(name).ok()?;
+        self.broker.shared.look(|state| {
+            let vhost = state.vhosts.get(self.name)?;
+            vhost.queues.get(&name).map(|queue| QueueInfo::new(vhost, &name, queue))
+        })
+    }
+
+    /// The bodies of the messages that are ready in a queue, in their order.
+    pub fn bodies(&self, queue: &str) -> Vec<Bytes> {
+        let Ok(name) = ShortStr::try_from(queue) else { return Vec::new() };
+        self.broker.shared.look(|state| {
+            let queue = state.vhosts.get(self.name).and_then(|vhost| vhost.queues.get(&name));
+            let entries = queue.into_iter().flat_map(Queue::entries);
+            entries.map(|entry| entry.message.body.clone()).collect()
+        })
+    }
+
+    /// Cancels the consumers of a queue, as a failover does. How many there were.
+    pub fn cancel_consumers(&self, queue: &str) -> usize {
+        let Ok(name) = ShortStr::try_from(queue) else { return 0 };
+        self.broker.with_state(|state| {
+            let vhost = state.vhosts.get(self.name).map(|vhost| Arc::clone(&vhost.name));
+            vhost.map_or(0, |vhost| state.cancel_consumers(&(vhost, name)))
+        })
+    }
+}
+
+/// A part of a URL.
+fn escaped(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}

@@ -1,0 +1,243 @@
+//! What is in a broker, as plain data for a test to look at.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use crate::codec::{FieldTable, ShortStr};
+
+use super::Broker;
+use super::exchange::Destination;
+use super::queue::Queue;
+use super::vhost::Vhost;
+
+/// A queue.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct QueueInfo {
+    /// Its virtual host.
+    pub vhost: String,
+    /// Its name; what is not UTF-8 is replaced.
+    pub name: String,
+    /// Whether it outlives a restart.
+    pub durable: bool,
+    /// Whether it belongs to one connection.
+    pub exclusive: bool,
+    /// Whether it goes with its last consumer.
+    pub auto_delete: bool,
+    /// What it was declared with.
+    pub arguments: FieldTable,
+    /// How many messages are ready to be delivered.
+    pub ready: usize,
+    /// How many messages are delivered and not acknowledged.
+    pub unacked: usize,
+    /// How many bytes the bodies of the ready messages have.
+    pub ready_bytes: u64,
+    /// How many consumers it has.
+    pub consumers: usize,
+}
+
+impl QueueInfo {
+    pub(super) fn new(vhost: &Vhost, name: &ShortStr, queue: &Queue) -> Self {
+        Self {
+            vhost: vhost.name.to_string(),
+            name: name.to_string(),
+            durable: queue.durable,
+            exclusive: queue.owner.is_some(),
+            auto_delete: queue.auto_delete,
+            arguments: queue.arguments.clone(),
+            ready: queue.depth(),
+            unacked: queue.unacked,
+            ready_bytes: queue.ready_bytes(),
+            consumers: queue.consumers().len(),
+        }
+    }
+}
+
+/// An exchange. The default exchange is not listed.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ExchangeInfo {
+    /// Its virtual host.
+    pub vhost: String,
+    /// Its name.
+    pub name: String,
+    /// Its type, such as `topic`.
+    pub kind: &'static str,
+    /// Whether it outlives a restart.
+    pub durable: bool,
+    /// Whether it goes with its last binding.
+    pub auto_delete: bool,
+    /// Whether only other exchanges may publish to it.
+    pub internal: bool,
+    /// What it was declared with.
+    pub arguments: FieldTable,
+}
+
+/// A binding. Those of the default exchange, one for each queue, are not listed.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct BindingInfo {
+    /// Its virtual host.
+    pub vhost: String,
+    /// The exchange that it leads from.
+    pub source: String,
+    /// What it leads to.
+    pub destination: String,
+    /// Whether that is an exchange; else it is a queue.
+    pub to_exchange: bool,
+    /// The routing key or pattern.
+    pub routing_key: String,
+    /// What it was made with.
+    pub arguments: FieldTable,
+}
+
+/// A consumer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConsumerInfo {
+    /// The connection that it is on.
+    pub connection: u64,
+    /// The channel that it is on.
+    pub channel: u16,
+    /// Its tag.
+    pub tag: String,
+    /// The virtual host that its queue is in.
+    pub vhost: String,
+    /// Its queue.
+    pub queue: String,
+    /// How many unacknowledged deliveries it may have; 0 for no limit.
+    pub prefetch: u16,
+    /// How many it has.
+    pub unacked: usize,
+    /// Whether its deliveries need no acknowledgement.
+    pub no_ack: bool,
+}
+
+/// A connection.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ConnectionInfo {
+    /// Tells it from others of the same broker, for ever.
+    pub id: u64,
+    /// Where it comes from.
+    pub peer: SocketAddr,
+    /// Who has logged in; empty before that.
+    pub user: String,
+    /// The virtual host that it uses.
+    pub vhost: String,
+    /// What the client says of itself.
+    pub client_properties: FieldTable,
+    /// How many channels it has open.
+    pub channels: usize,
+    /// Whether it may not publish at the moment.
+    pub blocked: bool,
+}
+
+/// Looking at what is there.
+impl Broker {
+    /// All queues, of all virtual hosts, by name.
+    pub fn queues(&self) -> Vec<QueueInfo> {
+        self.of_vhosts(|vhost| {
+            vhost.queues.iter().map(|(name, queue)| QueueInfo::new(vhost, name, queue)).collect()
+        })
+    }
+
+    /// The queue of this name in the virtual host `/`.
+    pub fn queue(&self, name: &str) -> Option<QueueInfo> {
+        self.in_vhost("/").queue(name)
+    }
+
+    /// The bodies of the messages that are ready in a queue of the virtual host `/`, in their order.
+    pub fn bodies(&self, queue: &str) -> Vec<Bytes> {
+        self.in_vhost("/").bodies(queue)
+    }
+
+    /// All exchanges, of all virtual hosts, by name.
+    pub fn exchanges(&self) -> Vec<ExchangeInfo> {
+        self.of_vhosts(|vhost| {
+            let exchanges = vhost.exchanges.iter().map(|(name, exchange)| ExchangeInfo {
+                vhost: vhost.name.to_string(),
+                name: name.to_string(),
+                kind: exchange.kind.name(),
+                durable: exchange.durable,
+                auto_delete: exchange.auto_delete,
+                internal: exchange.internal,
+                arguments: exchange.arguments.clone(),
+            });
+            exchanges.collect()
+        })
+    }
+
+    /// All bindings, of all virtual hosts, by their source.
+    pub fn bindings(&self) -> Vec<BindingInfo> {
+        self.of_vhosts(|vhost| {
+            let mut found = Vec::new();
+            for (source, exchange) in &vhost.exchanges {
+                for (key, arguments) in &exchange.bindings {
+                    let (destination, to_exchange) = match &key.destination {
+                        Destination::Queue(name) => (name, false),
+                        Destination::Exchange(name) => (name, true),
+                    };
+                    found.push(BindingInfo {
+                        vhost: vhost.name.to_string(),
+                        source: source.to_string(),
+                        destination: destination.to_string(),
+                        to_exchange,
+                        routing_key: key.routing_key.to_string(),
+                        arguments: arguments.clone(),
+                    });
+                }
+            }
+            found
+        })
+    }
+
+    /// All consumers, by connection and channel.
+    pub fn consumers(&self) -> Vec<ConsumerInfo> {
+        self.shared.look(|state| {
+            let mut found = Vec::new();
+            for (connection, of_connection) in &state.connections {
+                for (channel, of) in &of_connection.channels {
+                    found.extend(of.consumers.iter().map(|(tag, consumer)| ConsumerInfo {
+                        connection: *connection,
+                        channel: *channel,
+                        tag: tag.to_string(),
+                        vhost: of_connection.vhost.to_string(),
+                        queue: consumer.queue.to_string(),
+                        prefetch: consumer.prefetch,
+                        unacked: consumer.unacked,
+                        no_ack: consumer.no_ack,
+                    }));
+                }
+            }
+            found
+        })
+    }
+
+    /// All connections, the oldest first, with those that are still logging in.
+    pub fn connections(&self) -> Vec<ConnectionInfo> {
+        self.shared.look(|state| {
+            let connections = state.connections.iter().map(|(id, connection)| ConnectionInfo {
+                id: *id,
+                peer: connection.peer,
+                user: connection.user.to_string(),
+                vhost: connection.vhost.to_string(),
+                client_properties: connection.client_properties.clone(),
+                channels: connection.channels.len(),
+                blocked: connection.blocked,
+            });
+            connections.collect()
+        })
+    }
+
+    /// Bytes of message bodies that the broker holds.
+    pub fn memory(&self) -> u64 {
+        self.shared.look(|state| state.memory.load(Ordering::Relaxed))
+    }
+
+    fn of_vhosts<T>(&self, of: impl Fn(&Vhost) -> Vec<T>) -> Vec<T> {
+        self.shared.look(|state| state.vhosts.values().flat_map(of).collect())
+    }
+}

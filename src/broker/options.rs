@@ -1,0 +1,110 @@
+//! What a broker is started with.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::Broker;
+
+/// What a [`Broker`] is started with; [`Broker::options`] gives the defaults.
+#[derive(Clone, Debug)]
+#[must_use = "nothing is started before `start`"]
+pub struct Options {
+    pub(super) address: SocketAddr,
+    /// None for `guest` alone.
+    pub(super) users: Vec<(String, String)>,
+    pub(super) vhosts: Vec<String>,
+    pub(super) frame_max: u32,
+    pub(super) channel_max: u16,
+    pub(super) heartbeat: u16,
+    pub(super) handshake_timeout: Duration,
+    pub(super) message_max: u64,
+    pub(super) memory_limit: Option<u64>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            users: Vec::new(),
+            vhosts: vec!["/".into()],
+            frame_max: 131_072,
+            channel_max: 2047,
+            heartbeat: 60,
+            handshake_timeout: Duration::from_secs(10),
+            message_max: 128 << 20,
+            memory_limit: None,
+        }
+    }
+}
+
+impl Options {
+    /// Where to listen; a free port of 127.0.0.1 unless set.
+    pub fn address(mut self, address: SocketAddr) -> Self {
+        self.address = address;
+        self
+    }
+
+    /// A user who may log in and do everything, in place of `guest` with the password `guest`. More calls add more users.
+    pub fn user(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
+        self.users.push((name.into(), password.into()));
+        self
+    }
+
+    /// Another virtual host beside `/`.
+    pub fn vhost(mut self, name: impl Into<String>) -> Self {
+        self.vhosts.push(name.into());
+        self
+    }
+
+    /// The largest frame, in bytes; 131,072 unless set, at least 4,096.
+    pub fn frame_max(mut self, bytes: u32) -> Self {
+        self.frame_max = bytes.max(4096);
+        self
+    }
+
+    /// How many channels a connection may have; 2,047 unless set, 0 for no limit.
+    pub fn channel_max(mut self, channels: u16) -> Self {
+        self.channel_max = channels;
+        self
+    }
+
+    /// The heartbeat interval that is proposed, in seconds; 60 unless set, 0 for none.
+    pub fn heartbeat(mut self, seconds: u16) -> Self {
+        self.heartbeat = seconds;
+        self
+    }
+
+    /// How long a client may take for each step of the login; 10 s unless set.
+    pub fn handshake_timeout(mut self, time: Duration) -> Self {
+        self.handshake_timeout = time;
+        self
+    }
+
+    /// The largest message body, in bytes; 128 MiB unless set.
+    pub fn message_max(mut self, bytes: u64) -> Self {
+        self.message_max = bytes;
+        self
+    }
+
+    /// Bytes of bodies that the broker holds before it blocks publishers, as `RabbitMQ` does at its memory
+    /// watermark; no limit unless set. What a publisher has sent before it is blocked is still taken.
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.memory_limit = Some(bytes);
+        self
+    }
+
+    /// Starts the broker in the background of the current runtime.
+    ///
+    /// # Errors
+    /// When it cannot listen on the address.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O and time enabled.
+    pub async fn start(mut self) -> io::Result<Broker> {
+        if self.users.is_empty() {
+            self = self.user("guest", "guest");
+        }
+        Broker::with(self).await
+    }
+}

@@ -1,0 +1,293 @@
+//! The sockets: a listener, a task for each connection, and one for the timers.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::codec::frame::HEARTBEAT;
+
+use super::connection::{End, Phase};
+use super::state::State;
+
+/// How long a client may take to answer `connection.close`, and to read what was written before.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the last bytes may take to be read by the client.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// The most that one read brings, in bytes.
+const READ: usize = 64 << 10;
+
+/// What all tasks of a broker share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+impl Shared {
+    pub(super) fn new(state: State) -> Self {
+        Self { state: Mutex::new(state), changed: Notify::new() }
+    }
+
+    /// Does something with the broker, at the time that it is.
+    pub(super) fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        state.now = Instant::now();
+        let result = change(&mut state);
+        drop(state);
+        self.changed.notify_waiters();
+        result
+    }
+
+    /// Looks at the broker, and changes nothing.
+    pub(super) fn look<T>(&self, at: impl FnOnce(&State) -> T) -> T {
+        at(&self.lock())
+    }
+
+    /// Ends with the next change after the call.
+    pub(super) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // a panic of ours leaves nothing worse than a broker in disorder, for tests
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Accepts connections until it is dropped, and with it all of them.
+pub(super) async fn listen(shared: Arc<Shared>, listener: TcpListener) {
+    let mut tasks = tokio::task::JoinSet::new();
+    let timer = shared.look(|state| Arc::clone(&state.timer));
+    tasks.spawn(keep_time(Arc::clone(&shared), timer));
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => {
+                    tasks.spawn(serve(Arc::clone(&shared), stream, peer));
+                }
+                // out of file descriptors: others will be free soon
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            },
+            Some(_) = tasks.join_next() => {}
+        }
+    }
+}
+
+/// Does what time brings.
+async fn keep_time(shared: Arc<Shared>, timer: Arc<Notify>) {
+    loop {
+        let next = shared.look(State::next_deadline);
+        tokio::select! {
+            () = timer.notified() => {}
+            () = at(next) => {}
+        }
+        shared.with(State::tick);
+    }
+}
+
+/// Waits for a moment that may never come.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Tells the broker when a connection is over, however its task ends.
+struct Presence {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.shared.with(|state| state.lost(self.id));
+    }
+}
+
+async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
+    // small replies must not wait; without it they are only slower
+    drop(stream.set_nodelay(true));
+    let wake = Arc::new(Notify::new());
+    let (id, handshake_timeout) = shared.with(|state| {
+        let id = state.connected(peer, Arc::clone(&wake));
+        (id, state.options.handshake_timeout)
+    });
+    let presence = Presence { shared, id };
+    let (reader, writer) = stream.into_split();
+    let mut socket = Socket {
+        shared: &presence.shared,
+        id,
+        reader,
+        writer,
+        input: BytesMut::new(),
+        held_back: false,
+        handshake_timeout,
+        output: Vec::new(),
+        written: 0,
+        state: Snapshot { phase: Phase::Greeting, reading: true, heartbeat: 0, end: None },
+        last_read: Instant::now(),
+        last_written: Instant::now(),
+        since: Instant::now(),
+    };
+    socket.run(&wake).await;
+}
+
+/// What the socket's task needs to know of its connection.
+#[derive(Clone, Copy, Debug)]
+struct Snapshot {
+    phase: Phase,
+    reading: bool,
+    heartbeat: u16,
+    end: Option<End>,
+}
+
+struct Socket<'a> {
+    shared: &'a Shared,
+    id: u64,
+    reader: OwnedReadHalf,
+    writer: OwnedWriteHalf,
+    input: BytesMut,
+    /// Whole frames are in the input, and are taken as soon as the connection is read again.
+    held_back: bool,
+    output: Vec<u8>,
+    written: usize,
+    state: Snapshot,
+    handshake_timeout: Duration,
+    last_read: Instant,
+    last_written: Instant,
+    /// When its phase, or its end, began.
+    since: Instant,
+}
+
+impl Socket<'_> {
+    async fn run(&mut self, wake: &Notify) {
+        loop {
+            if !self.refresh() {
+                return;
+            }
+            let idle = self.written == self.output.len();
+            match self.state.end {
+                Some(End::Cut) => return,
+                Some(End::Flush) if idle => return self.part().await,
+                _ => {}
+            }
+            let reading = self.state.reading;
+            self.input.reserve(READ);
+            let (heartbeat_due, silence_ends) = (self.heartbeat_due(), self.silence_ends());
+            tokio::select! {
+                read = self.reader.read_buf(&mut self.input), if reading => match read {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => {
+                        self.last_read = Instant::now();
+                        self.held_back = self.shared.with(|state| state.take_input(self.id, &mut self.input));
+                    }
+                },
+                wrote = self.writer.write(self.output.get(self.written..).unwrap_or_default()), if !idle => match wrote {
+                    Ok(0) | Err(_) => return,
+                    Ok(count) => {
+                        self.written += count;
+                        self.last_written = Instant::now();
+                    }
+                },
+                () = wake.notified() => {}
+                () = at(heartbeat_due), if idle => self.output.extend_from_slice(&HEARTBEAT),
+                () = at(silence_ends) => return,
+            }
+        }
+    }
+
+    /// Takes what is to be written, and what has changed; whether the connection is still there.
+    fn refresh(&mut self) -> bool {
+        let idle = self.written == self.output.len();
+        if idle {
+            self.written = 0;
+            self.output.clear();
+        }
+        let before = self.state;
+        let taken = self.shared.with(|state| {
+            let connection = state.connections.get_mut(&self.id)?;
+            let mut had_no_room = false;
+            if idle && !connection.out.is_empty() {
+                had_no_room = connection.is_full();
+                std::mem::swap(&mut self.output, &mut connection.out);
+                if let Some(left) = connection.cut_after {
+                    let length = self.output.len() as u64;
+                    connection.cut_after = Some(left.saturating_sub(length));
+                    if left <= length {
+                        self.output.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+                        connection.end(End::Flush);
+                    }
+                }
+            }
+            self.state = Snapshot {
+                phase: connection.phase,
+                reading: connection.takes_input(),
+                heartbeat: connection.heartbeat,
+                end: connection.end,
+            };
+            if had_no_room {
+                state.written(self.id);
+            }
+            if self.held_back && self.state.reading {
+                self.held_back = state.take_input(self.id, &mut self.input);
+            }
+            Some(())
+        });
+        if self.state.phase != before.phase || self.state.end != before.end {
+            self.since = Instant::now();
+        }
+        if self.state.reading && !before.reading {
+            // nobody has listened: that was no silence
+            self.last_read = Instant::now();
+        }
+        taken.is_some()
+    }
+
+    /// When a sign of life must be sent: at half the interval.
+    fn heartbeat_due(&self) -> Option<Instant> {
+        let interval = Duration::from_secs(self.state.heartbeat.into());
+        (!interval.is_zero() && self.state.phase == Phase::Open).then(|| self.last_written + interval / 2)
+    }
+
+    /// When the client has been silent for too long, or has not read for too long.
+    fn silence_ends(&self) -> Option<Instant> {
+        let twice = 2 * Duration::from_secs(self.state.heartbeat.into());
+        match self.state.phase {
+            _ if self.state.end.is_some() => Some(self.since + PATIENCE),
+            Phase::Closing => Some(self.since + PATIENCE),
+            Phase::Open if twice.is_zero() => None,
+            Phase::Open => {
+                let read = self.state.reading.then_some(self.last_read);
+                let written = (self.written < self.output.len()).then_some(self.last_written);
+                read.into_iter().chain(written).min().map(|last| last + twice)
+            }
+            _ => self.since.checked_add(self.handshake_timeout),
+        }
+    }
+
+    /// Lets the client read the last bytes before the socket goes.
+    async fn part(&mut self) {
+        if self.writer.shutdown().await.is_err() {
+            return;
+        }
+        let rest = async {
+            self.input.clear();
+            while matches!(self.reader.read_buf(&mut self.input).await, Ok(count) if count > 0) {
+                self.input.clear();
+            }
+        };
+        // whoever does not close is closed
+        drop(timeout(FAREWELL, rest).await);
+    }
+}

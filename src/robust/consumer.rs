@@ -1,0 +1,439 @@
+//! Consumers whose stream goes on.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use futures_core::Stream;
+
+use super::call::Call;
+use super::channel::{Channel, ChannelInner};
+use super::live::Live;
+use super::revive::revive;
+use super::shared::detached;
+use super::topology::ConsumerKey;
+use crate::client::carrier::private::{Deliveries, Operations};
+use crate::client::consumer::ConsumeSpec;
+use crate::client::{Consumer as Plain, Delivery};
+use crate::codec::ShortStr;
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::{Arguments, MethodId, basic};
+
+const CONSUME: MethodId = <basic::Consume as Arguments>::ID;
+
+/// A consumer of a robust connection: the stream of its deliveries, which goes on after a loss.
+///
+/// What was delivered before a loss and not acknowledged comes again: what still waited here is dropped, and an ack of
+/// what was handed out is [`ErrorKind::Stale`]. If the server cancels the consumer, because its queue was deleted
+/// or moved, it starts again once the queue is there (see
+/// [`Options::revive_consumers`](super::Options::revive_consumers)).
+///
+/// An item is an error only as the last one: when the connection was given up, or as the options say when the server
+/// cancelled the consumer. After a cancel or close by the user the stream just ends.
+///
+/// Dropped, the consumer is cancelled in the background, and what it had not handed out goes back to the queue.
+pub struct Consumer {
+    channel: Channel,
+    inner: Arc<ConsumerInner>,
+}
+
+/// What the channel keeps of a consumer, to start it again.
+#[derive(Debug)]
+pub(super) struct ConsumerInner {
+    pub id: u64,
+    /// With its own prefetch and tag; the queue may have got another name.
+    pub spec: ConsumeSpec,
+    slot: Mutex<Slot>,
+}
+
+/// Where a consumer's deliveries come from.
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    /// The last one may run. Those before it have ended, and their deliveries, which need no acks, are still being taken.
+    sources: VecDeque<Plain>,
+    /// The stream ends when nothing is left.
+    end: Option<End>,
+    paused: bool,
+    waker: Option<Waker>,
+}
+
+/// How a stream ends.
+#[derive(Debug)]
+enum End {
+    /// It just ends.
+    Quiet,
+    /// With this error, as its last item.
+    Told(Error),
+}
+
+/// What is to be done without locks once a consumer goes on with another source.
+#[must_use]
+struct Put {
+    waker: Option<Waker>,
+    gone: VecDeque<Plain>,
+}
+
+impl Put {
+    fn told(self) {
+        let Self { waker, gone } = self;
+        drop(gone);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Slot {
+    /// The link is gone: what needs an ack will come again. What is returned is to be dropped without the lock.
+    pub(super) fn link_lost(&mut self) -> VecDeque<Plain> {
+        if self.needs_acks() { std::mem::take(&mut self.sources) } else { VecDeque::new() }
+    }
+
+    /// Whether it is to be started on a new link.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.end.is_none() && !self.paused
+    }
+
+    /// Whether it has a consumer that has not ended.
+    pub(super) fn is_running(&self) -> bool {
+        self.sources.back().is_some_and(Plain::is_open)
+    }
+
+    fn needs_acks(&self) -> bool {
+        self.sources.front().is_some_and(Plain::needs_acks)
+    }
+
+    fn wake(&mut self) -> Option<Waker> {
+        self.waker.take()
+    }
+}
+
+impl ConsumerInner {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Slot> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes on with this one. Not if that is not wanted any more; then it is dropped, and so cancelled.
+    pub(super) fn install(&self, plain: Plain) {
+        self.put(plain).told();
+    }
+
+    fn put(&self, plain: Plain) -> Put {
+        let mut slot = self.lock();
+        if !slot.is_wanted() {
+            return Put { waker: None, gone: VecDeque::from([plain]) };
+        }
+        let gone = slot.link_lost();
+        slot.sources.push_back(plain);
+        Put { waker: slot.wake(), gone }
+    }
+
+    /// Ends the stream once what has come is taken.
+    pub(super) fn end(&self, error: Option<Error>) {
+        let waker = {
+            let mut slot = self.lock();
+            slot.end.get_or_insert(error.map_or(End::Quiet, End::Told));
+            slot.wake()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Takes the plain consumers out, to stop them.
+    pub(super) fn take(&self) -> VecDeque<Plain> {
+        std::mem::take(&mut self.lock().sources)
+    }
+}
+
+impl ChannelInner {
+    pub(super) fn key(&self, consumer: &ConsumerInner) -> ConsumerKey {
+        ConsumerKey { channel: self.id, consumer: consumer.id }
+    }
+
+    /// What a consumer is to be started with now.
+    pub(super) fn spec(&self, consumer: &ConsumerInner) -> ConsumeSpec {
+        let mut spec = consumer.spec.clone();
+        if let Some(queue) = self.shared().lock().topology.queue_of(self.key(consumer)) {
+            spec.method.queue = queue.clone();
+        }
+        spec
+    }
+
+    /// Records a consumer that was started, unless the plain channel is another one by now.
+    fn record_consumer(&self, live: &Live, spec: ConsumeSpec, plain: Plain) -> Option<Arc<ConsumerInner>> {
+        let mut state = self.shared().lock();
+        let mut core = self.lock();
+        if core.generation != live.generation {
+            return None;
+        }
+        let id = core.next_consumer;
+        core.next_consumer += 1;
+        let queue = spec.method.queue.clone();
+        let slot = Slot { sources: VecDeque::from([plain]), ..Slot::default() };
+        let consumer = Arc::new(ConsumerInner { id, spec, slot: Mutex::new(slot) });
+        core.consumers.push(Arc::clone(&consumer));
+        drop(core);
+        state.topology.consume(self.key(&consumer), queue);
+        Some(consumer)
+    }
+
+    /// Goes on with a consumer that was started while the plain channel was of this generation. False: that has gone
+    /// meanwhile; a restore may already have started another one.
+    pub(super) fn install(&self, consumer: &ConsumerInner, plain: Plain, generation: u64) -> bool {
+        let core = self.lock();
+        if core.generation != generation {
+            drop(core);
+            // without the lock, for that cancels it
+            drop(plain);
+            return false;
+        }
+        let put = consumer.put(plain);
+        drop(core);
+        put.told();
+        true
+    }
+
+    /// Starts a consumer again that was paused.
+    async fn resume(&self, consumer: &ConsumerInner) -> Result<()> {
+        let call = Call::begin(self, CONSUME, true).await?;
+        loop {
+            let live = call.live().await?;
+            // a restore has started it meanwhile, or it was cancelled
+            if !consumer.lock().is_wanted() || consumer.lock().is_running() {
+                return Ok(());
+            }
+            match self.start_again(&live, consumer).await {
+                Ok(mut plain) => {
+                    plain.hold(self.shared().token());
+                    if self.install(consumer, plain, live.generation) {
+                        return Ok(());
+                    }
+                }
+                Err(error) => call.failed(&live, error)?,
+            }
+        }
+    }
+
+    async fn start_again(&self, live: &Live, consumer: &ConsumerInner) -> Result<Plain> {
+        let spec = self.spec(consumer);
+        self.declare_auto_delete(live, &spec.method.queue).await?;
+        live.plain.consume(spec).await
+    }
+
+    /// The user wants no more of it.
+    pub(super) fn forget_consumer(&self, consumer: &ConsumerInner) {
+        let mut state = self.shared().lock();
+        let mut core = self.lock();
+        core.consumers.retain(|other| other.id != consumer.id);
+        drop(core);
+        state.topology.cancel(self.key(consumer));
+    }
+}
+
+impl Consumer {
+    /// Starts a consumer and records it.
+    pub(super) async fn start(channel: Channel, spec: ConsumeSpec) -> Result<Self> {
+        let call = Call::begin(&channel.inner, CONSUME, true).await?;
+        let inner = loop {
+            let live = call.live().await?;
+            let mut spec = spec.clone();
+            spec.method.queue = channel.inner.current_queue(&spec.method.queue);
+            spec.prefetch = spec.prefetch.or(channel.inner.lock().prefetch);
+            match live.plain.consume(spec.clone()).await {
+                Ok(mut plain) => {
+                    plain.hold(channel.inner.shared().token());
+                    // the same after a loss, also if the server made it up
+                    spec.method.consumer_tag = plain.tag().detach();
+                    if let Some(inner) = channel.inner.record_consumer(&live, spec, plain) {
+                        break inner;
+                    }
+                }
+                Err(error) => call.failed(&live, error)?,
+            }
+        };
+        drop(call);
+        Ok(Self { channel, inner })
+    }
+
+    /// The consumer's tag, also if the server made it up. It stays the same after a loss.
+    pub fn tag(&self) -> &ShortStr {
+        &self.inner.spec.method.consumer_tag
+    }
+
+    /// The next delivery; `None` once the consumer was cancelled, or its channel or connection closed.
+    ///
+    /// # Errors
+    /// Once, as the last item, if something else ended the consumer for good.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: no delivery is lost.
+    pub async fn next(&mut self) -> Option<Result<Delivery>> {
+        std::future::poll_fn(|context| self.poll_delivery(context)).await
+    }
+
+    /// Cancels the consumer: the server sends no more. What has come already can still be taken from the
+    /// stream, which then ends.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if the server does not answer in time; no more is handed out all the same. A lost link
+    /// is no error: there is nothing to cancel then.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, the consumer ends at once.
+    pub async fn cancel(&mut self) -> Result<()> {
+        self.channel.inner.forget_consumer(&self.inner);
+        self.inner.end(None);
+        for mut plain in self.inner.take() {
+            let cancelled = plain.cancel().await;
+            self.inner.lock().sources.push_back(plain);
+            timed_out(cancelled)?;
+        }
+        Ok(())
+    }
+
+    /// Cancels the consumer at the server until [`resume`](Self::resume), also across losses. What has come and was not
+    /// handed out goes back to its queue; the stream waits. An auto-delete queue goes with its last consumer, also if
+    /// that is only paused, and is declared again when it is resumed.
+    ///
+    /// # Errors
+    /// As [`cancel`](Self::cancel).
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, it goes on in the background.
+    pub async fn pause(&mut self) -> Result<()> {
+        self.inner.lock().paused = true;
+        for mut plain in self.inner.take() {
+            // dropped afterwards, it gives back what nobody has seen
+            timed_out(plain.cancel().await)?;
+        }
+        Ok(())
+    }
+
+    /// Goes on after [`pause`](Self::pause); at once, or when there is a link again. Does nothing where it was not paused,
+    /// or was cancelled.
+    ///
+    /// # Errors
+    /// As [`Queue::consume`](crate::Queue::consume).
+    ///
+    /// # Cancel safety
+    /// Dropped, it goes on in the background.
+    pub async fn resume(&mut self) -> Result<()> {
+        let was_paused = std::mem::take(&mut self.inner.lock().paused);
+        if !was_paused {
+            return Ok(());
+        }
+        let (channel, consumer) = (Arc::clone(&self.channel.inner), Arc::clone(&self.inner));
+        detached(async move {
+            // also if nobody waits any more: otherwise it would be neither paused nor running
+            channel.resume(&consumer).await.inspect_err(|_| consumer.lock().paused = true)
+        })
+        .await
+    }
+
+    /// Whether it is paused.
+    pub fn is_paused(&self) -> bool {
+        self.inner.lock().paused
+    }
+
+    fn poll_delivery(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
+        // dropped after unlocking, for that may cancel them
+        let mut gone = Vec::new();
+        let mut was_cancelled = false;
+        let mut slot = self.inner.lock();
+        loop {
+            if let Some(source) = slot.sources.front_mut() {
+                // after the end, what needs an ack comes again
+                let stale = source.needs_acks() && !source.is_open();
+                let polled = if stale { Poll::Ready(None) } else { source.poll_delivery(context) };
+                match polled {
+                    Poll::Ready(Some(Ok(delivery))) => return Poll::Ready(Some(Ok(delivery))),
+                    Poll::Pending => break,
+                    Poll::Ready(ended) => {
+                        gone.extend(slot.sources.pop_front());
+                        if let Some(Err(error)) = ended
+                            && error.kind() == ErrorKind::ConsumerCancelled
+                        {
+                            was_cancelled = self.cancelled_by_server(&mut slot, error);
+                        }
+                    }
+                }
+            } else {
+                match slot.end.take() {
+                    Some(end) => {
+                        slot.end = Some(End::Quiet);
+                        return Poll::Ready(match end {
+                            End::Quiet => None,
+                            End::Told(error) => Some(Err(error)),
+                        });
+                    }
+                    None => break,
+                }
+            }
+        }
+        if !slot.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            slot.waker = Some(context.waker().clone());
+        }
+        drop(slot);
+        if was_cancelled {
+            tracing::info!(consumer_tag = %self.tag(), "the server cancelled a consumer, which waits for its queue");
+            let (channel, consumer) = (Arc::downgrade(&self.channel.inner), Arc::downgrade(&self.inner));
+            self.channel.inner.shared().runtime.spawn(revive(channel, consumer, false));
+        }
+        Poll::Pending
+    }
+
+    /// Whether it is to be started again.
+    fn cancelled_by_server(&self, slot: &mut Slot, error: Error) -> bool {
+        if slot.end.is_some() || !slot.sources.is_empty() {
+            return false;
+        }
+        let revive = self.channel.inner.shared().settings.revive;
+        if !revive {
+            slot.end = Some(End::Told(error));
+        }
+        revive
+    }
+}
+
+/// Of what can go wrong with a cancel, only this leaves a consumer at the server.
+fn timed_out(cancelled: Result<()>) -> Result<()> {
+    match cancelled {
+        Err(error) if error.kind() == ErrorKind::Timeout => Err(error),
+        _ => Ok(()),
+    }
+}
+
+impl Stream for Consumer {
+    type Item = Result<Delivery>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_delivery(context)
+    }
+}
+
+impl Deliveries for Consumer {
+    async fn next(&mut self) -> Option<Result<Delivery>> {
+        Self::next(self).await
+    }
+
+    async fn cancel(&mut self) -> Result<()> {
+        Self::cancel(self).await
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.channel.inner.forget_consumer(&self.inner);
+        self.inner.end(None);
+        drop(self.inner.take());
+    }
+}
+
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer").field("tag", self.tag()).finish_non_exhaustive()
+    }
+}

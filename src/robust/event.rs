@@ -1,0 +1,227 @@
+//! What a robust connection tells of itself.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_core::Stream;
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+
+use crate::codec::ShortStr;
+use crate::error::Error;
+
+/// Something that happened to a robust connection.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// The link was lost. Attempts follow until [`Restored`](Self::Restored) or [`GaveUp`](Self::GaveUp).
+    Lost {
+        /// Why.
+        error: Error,
+    },
+    /// An attempt to connect begins.
+    Attempt {
+        /// Its number since the loss, from 1 on.
+        number: u32,
+        /// Where.
+        host: String,
+        /// The port there.
+        port: u16,
+    },
+    /// An attempt failed, in connecting or in restoring.
+    Failed {
+        /// Its number since the loss.
+        number: u32,
+        /// Where.
+        host: String,
+        /// The port there.
+        port: u16,
+        /// Why.
+        error: Error,
+    },
+    /// Everything is back, but for what is listed.
+    Restored {
+        /// How long it took since the loss.
+        took: Duration,
+        /// What the broker refused.
+        unrestored: Vec<Unrestored>,
+    },
+    /// A server-named queue has a new name.
+    Renamed {
+        /// The name that it had.
+        old: ShortStr,
+        /// The name that it has.
+        new: ShortStr,
+    },
+    /// The server closed a channel, which is opened again.
+    ChannelClosed {
+        /// Why.
+        error: Error,
+    },
+    /// A closed channel is back, but for what is listed.
+    ChannelRestored {
+        /// What the broker refused.
+        unrestored: Vec<Unrestored>,
+    },
+    /// The server takes no publishes at the moment.
+    Blocked {
+        /// Why, such as `low on memory`.
+        reason: ShortStr,
+    },
+    /// The server takes publishes again.
+    Unblocked,
+    /// No further attempt is made: everything on the connection has ended.
+    GaveUp {
+        /// Why.
+        error: Error,
+    },
+}
+
+/// What the broker refused to give back. It stays recorded, and is tried again after the next loss; a consumer also
+/// before that.
+#[derive(Clone, Debug)]
+pub struct Unrestored {
+    /// What it is.
+    pub entity: Entity,
+    /// What the broker said.
+    pub error: Error,
+}
+
+impl fmt::Display for Unrestored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.entity, self.error)
+    }
+}
+
+/// Something that was declared through a robust connection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Entity {
+    /// An exchange.
+    Exchange {
+        /// Its name.
+        name: ShortStr,
+    },
+    /// A queue.
+    Queue {
+        /// Its name.
+        name: ShortStr,
+    },
+    /// A binding of an exchange to another.
+    ExchangeBinding {
+        /// The exchange that gets the messages.
+        destination: ShortStr,
+        /// The exchange that they come from.
+        source: ShortStr,
+        /// The key or pattern.
+        routing_key: ShortStr,
+    },
+    /// A binding of a queue to an exchange.
+    QueueBinding {
+        /// The queue.
+        queue: ShortStr,
+        /// The exchange.
+        exchange: ShortStr,
+        /// The key or pattern.
+        routing_key: ShortStr,
+    },
+    /// A consumer.
+    Consumer {
+        /// The queue that it consumes from.
+        queue: ShortStr,
+        /// Its tag.
+        tag: ShortStr,
+    },
+}
+
+impl fmt::Display for Entity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exchange { name } => write!(f, "exchange '{name}'"),
+            Self::Queue { name } => write!(f, "queue '{name}'"),
+            Self::ExchangeBinding { destination, source, routing_key } => {
+                write!(
+                    f,
+                    "binding of exchange '{destination}' to exchange '{source}' with key '{routing_key}'"
+                )
+            }
+            Self::QueueBinding { queue, exchange, routing_key } => {
+                write!(f, "binding of queue '{queue}' to exchange '{exchange}' with key '{routing_key}'")
+            }
+            Self::Consumer { queue, tag } => write!(f, "consumer '{tag}' of queue '{queue}'"),
+        }
+    }
+}
+
+/// How often things happened on a robust connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Links that were lost and replaced.
+    pub reconnects: u64,
+    /// Messages that were published again.
+    pub republished: u64,
+    /// Acknowledgements that were too late, and not sent.
+    pub stale_acks: u64,
+}
+
+/// The events of a robust connection from the time on that this was made, as a stream; see
+/// [`Connection::events`](super::Connection::events). Ends with the connection.
+///
+/// The last 256 events are kept for whoever is slow; [`missed`](Self::missed) counts those that had to go.
+pub struct Events {
+    waiting: Waiting,
+    missed: u64,
+}
+
+type Waiting = Pin<Box<dyn Future<Output = (Result<Event, RecvError>, Receiver<Event>)> + Send + Sync>>;
+
+/// How many events are kept for listeners.
+pub(super) const KEPT: usize = 256;
+
+impl Events {
+    pub(super) fn new(receiver: Receiver<Event>) -> Self {
+        Self { waiting: Box::pin(receive(receiver)), missed: 0 }
+    }
+
+    /// The next event; `None` once the connection has ended and all were taken.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn next(&mut self) -> Option<Event> {
+        std::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
+    }
+
+    /// How many events had to go because nobody took them in time.
+    pub fn missed(&self) -> u64 {
+        self.missed
+    }
+}
+
+async fn receive(mut receiver: Receiver<Event>) -> (Result<Event, RecvError>, Receiver<Event>) {
+    (receiver.recv().await, receiver)
+}
+
+impl Stream for Events {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        loop {
+            let (event, receiver) = ready!(self.waiting.as_mut().poll(context));
+            self.waiting = Box::pin(receive(receiver));
+            match event {
+                Ok(event) => return Poll::Ready(Some(event)),
+                Err(RecvError::Lagged(events)) => self.missed += events,
+                Err(RecvError::Closed) => return Poll::Ready(None),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").field("missed", &self.missed).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,153 @@
+//! The plain channel behind a robust one: waiting for it, and its end.
+
+use std::task::Waker;
+
+use tokio::time::Instant;
+
+use super::channel::{ChannelInner, Core};
+use super::shared::{Phase, before, out_of_time};
+use crate::client::Channel as Plain;
+use crate::error::{Error, ErrorKind, Result, Scope};
+use crate::protocol::{Arguments, MethodId, basic};
+
+/// What the server blames for a message that it does not accept.
+const PUBLISH: MethodId = <basic::Publish as Arguments>::ID;
+
+/// A plain channel, and which one it is.
+#[derive(Clone, Debug)]
+pub(super) struct Live {
+    pub plain: Plain,
+    pub generation: u64,
+    pub epoch: u64,
+}
+
+impl ChannelInner {
+    /// Waits for a plain channel that has not ended. An error: there will be none, or not in time.
+    pub(super) async fn live(&self, deadline: Option<Instant>) -> Result<Live> {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            // listens before it looks, so that no wake is missed
+            changed.as_mut().enable();
+            let why = {
+                let core = self.lock();
+                match &core.phase {
+                    Phase::Up(plain) if plain.is_open() => {
+                        let plain = plain.clone();
+                        return Ok(Live { plain, generation: core.generation, epoch: core.epoch });
+                    }
+                    Phase::Up(_) => None,
+                    Phase::Down(error) => Some(error.clone()),
+                    Phase::Ended(error) => return Err(error.clone()),
+                }
+            };
+            if before(deadline, changed).await.is_none() {
+                return Err(out_of_time(why));
+            }
+        }
+    }
+
+    /// The plain channel, if there is one now.
+    pub(super) fn live_now(&self) -> Result<Live> {
+        let core = self.lock();
+        match &core.phase {
+            Phase::Up(plain) => {
+                Ok(Live { plain: plain.clone(), generation: core.generation, epoch: core.epoch })
+            }
+            Phase::Down(error) => Err(no_link(error.clone())),
+            Phase::Ended(error) => Err(error.clone()),
+        }
+    }
+
+    /// Waits until the channel has ended for good.
+    pub(super) async fn ended(&self) -> Error {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if let Phase::Ended(error) = &self.lock().phase {
+                return error.clone();
+            }
+            changed.await;
+        }
+    }
+
+    /// The plain channel has ended, and everything that it has settled is known. Returns false if that is not the one
+    /// that is meant.
+    pub(super) fn lost(&self, error: &Error, generation: Option<u64>) -> bool {
+        let (wakers, gone) = {
+            let mut core = self.lock();
+            if generation.is_some_and(|generation| generation != core.generation) {
+                return false;
+            }
+            let Phase::Up(plain) = &core.phase else { return false };
+            let plain = plain.clone();
+            let wakers = self.sort_out(&mut core, &plain, error);
+            core.generation += 1;
+            core.phase = Phase::Down(error.clone());
+            let gone: Vec<_> =
+                core.consumers.iter().flat_map(|consumer| consumer.lock().link_lost()).collect();
+            (wakers, gone)
+        };
+        drop(gone);
+        wakers.into_iter().for_each(Waker::wake);
+        self.changed.notify_waiters();
+        true
+    }
+
+    /// Sorts out what a plain channel that has ended leaves to be done again. Returns who is to be told that it is
+    /// settled, or will not be done.
+    pub(super) fn sort_out(&self, core: &mut Core, plain: &Plain, error: &Error) -> Vec<Waker> {
+        if let Err(failure) = plain.take_failure() {
+            core.failure.get_or_insert(failure);
+        }
+        let mut wakers = core.unconfirmed.lost();
+        if error.method() == Some(PUBLISH) {
+            let given_up = core.unconfirmed.give_up(error);
+            if given_up.unheard {
+                core.failure.get_or_insert_with(|| error.clone());
+            }
+            wakers.extend(given_up.wakers);
+        }
+        self.shared().release(core.unconfirmed.take_spare());
+        wakers
+    }
+
+    /// The channel ends for good. Returns the plain channel, if there was one.
+    pub(super) fn end(&self, error: &Error) -> Option<Plain> {
+        let (phase, given_up, consumers) = {
+            let mut core = self.lock();
+            if matches!(core.phase, Phase::Ended(_)) {
+                return None;
+            }
+            let phase = std::mem::replace(&mut core.phase, Phase::Ended(error.clone()));
+            core.generation += 1;
+            if let Phase::Up(plain) = &phase
+                && let Err(failure) = plain.take_failure()
+            {
+                core.failure.get_or_insert(failure);
+            }
+            let given_up = core.unconfirmed.end(error);
+            if given_up.any {
+                core.failure.get_or_insert_with(|| error.clone());
+            }
+            self.shared().release(core.unconfirmed.take_spare());
+            (phase, given_up, std::mem::take(&mut core.consumers))
+        };
+        for consumer in consumers {
+            // after a close by the user streams just end
+            consumer.end(Some(error.clone()).filter(|error| error.kind() != ErrorKind::Closed));
+        }
+        given_up.tell();
+        self.changed.notify_waiters();
+        self.returns.end();
+        match phase {
+            Phase::Up(plain) => Some(plain),
+            Phase::Down(_) | Phase::Ended(_) => None,
+        }
+    }
+}
+
+/// There is no link at the moment, and the user does not want to wait for it.
+pub(super) fn no_link(why: Error) -> Error {
+    let text = "there is no connection at the moment; nothing was sent";
+    Error::new(ErrorKind::ConnectionLost, text).with_scope(Scope::Call).with_source(why)
+}

@@ -1,0 +1,84 @@
+//! Connections that outlive the network and the broker.
+//!
+//! [`connect_robust`] gives a [`Connection`] with the vocabulary of the plain one. When the link is lost it connects
+//! again, declares again what was declared through it, starts the consumers again, publishes again what was not
+//! confirmed, and goes on:
+//!
+//! ```no_run
+//! use lepus::{ExchangeKind, Message};
+//!
+//! # async fn example() -> lepus::Result<()> {
+//! let connection = lepus::connect_robust("amqp://guest:guest@127.0.0.1/").await?;
+//! let channel = connection.channel().await?;
+//! let exchange = channel.declare_exchange("events", ExchangeKind::Topic).await?;
+//! let queue = channel.declare_queue("").await?;
+//! queue.bind(&exchange, "user.*").await?;
+//!
+//! exchange.publish("user.created", Message::new("{}")).await?; // confirmed, whatever happened meanwhile
+//!
+//! let mut deliveries = queue.consume().prefetch(100).await?;
+//! while let Some(delivery) = deliveries.next().await {
+//!     let delivery = delivery?;
+//!     println!("{:?}", delivery.body_str());
+//!     if let Err(error) = delivery.ack() {
+//!         println!("it will come again: {error}"); // ErrorKind::Stale
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What holds
+//!
+//! - What was confirmed arrived. What was handed over and not confirmed when the link was lost is published again,
+//!   in its order and before anything newer; it may arrive twice, and then
+//!   [`is_republished`](crate::Incoming::is_republished) tells so. Channels without confirms publish nothing again.
+//! - What was declared, bound and consumed through the connection is there again before anything else is sent.
+//!   What was deleted, unbound or cancelled through it stays away. What the broker refuses to give back is told in
+//!   [`Event::Restored`], and everything else goes on.
+//! - A server-named queue gets a new name; its handles, bindings and consumers follow.
+//! - Messages that were delivered before the loss cannot be acknowledged after it
+//!   ([`ErrorKind::Stale`](crate::ErrorKind::Stale)); the broker delivers them again.
+//! - A call during an outage waits, as long as a call may take; one whose answer was lost is made again where that is
+//!   harmless. Publishes wait as [`Options::on_outage`] says.
+//! - An error that the server answers with a close of the channel reaches its cause, and the channel is opened again.
+//!
+//! Transactions are not offered here: nobody could tell which of them took effect.
+
+mod backoff;
+mod call;
+mod channel;
+mod confirm;
+mod connection;
+mod consumer;
+mod drain;
+mod event;
+mod live;
+mod numbers;
+mod options;
+mod publish;
+mod record;
+mod refused;
+mod reopen;
+mod restore;
+mod returns;
+mod revive;
+mod routes;
+mod shared;
+mod supervisor;
+mod topology;
+mod unconfirmed;
+
+pub use self::backoff::Backoff;
+pub use self::channel::{Channel, OpenChannel};
+pub use self::confirm::Confirm;
+pub use self::connection::{Connection, connect_robust};
+pub use self::consumer::Consumer;
+pub use self::event::{Counters, Entity, Event, Events, Unrestored};
+pub use self::options::{Options, Outage};
+pub use self::returns::Returns;
+
+/// An exchange of a robust connection.
+pub type Exchange = crate::Exchange<Channel>;
+/// A queue of a robust connection.
+pub type Queue = crate::Queue<Channel>;

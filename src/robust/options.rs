@@ -1,0 +1,175 @@
+//! How a robust connection behaves.
+
+use std::time::Duration;
+
+use super::backoff::{Backoff, shuffle};
+use super::connection::Connection;
+use super::supervisor;
+use crate::client::ConnectOptions;
+use crate::error::Result;
+
+/// What happens to a publish while there is no connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Outage {
+    /// It waits until there is one again.
+    #[default]
+    Wait,
+    /// It fails at once with [`ErrorKind::ConnectionLost`](crate::ErrorKind::ConnectionLost), and nothing is sent.
+    Fail,
+    /// It waits this long at most, and then fails with [`ErrorKind::Timeout`](crate::ErrorKind::Timeout), and nothing is
+    /// sent.
+    WaitFor(Duration),
+}
+
+/// How and where to connect, and what to do after a loss; see [`ConnectOptions::robust`].
+///
+/// ```no_run
+/// # async fn example() -> lepus::Result<()> {
+/// use std::time::Duration;
+/// use lepus::robust::Outage;
+///
+/// let connection = lepus::ConnectOptions::new("amqp://a.example")?
+///     .robust()
+///     .hosts([("b.example", 5672), ("c.example", 5672)])
+///     .on_outage(Outage::WaitFor(Duration::from_secs(10)))
+///     .connect()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "switches that have nothing to do with each other")]
+pub struct Options {
+    pub(super) connect: ConnectOptions,
+    pub(super) hosts: Vec<(String, u16)>,
+    pub(super) shuffled: bool,
+    pub(super) backoff: Backoff,
+    pub(super) attempts: Option<u32>,
+    pub(super) retry_first: bool,
+    pub(super) outage: Outage,
+    pub(super) unconfirmed_limit: usize,
+    pub(super) republish: bool,
+    pub(super) revive: bool,
+    pub(super) locked_limit: Duration,
+}
+
+impl ConnectOptions {
+    /// The same for a connection that outlives losses; see [`robust`](crate::robust).
+    pub fn robust(self) -> Options {
+        let (host, port) = self.address();
+        Options {
+            hosts: vec![(host.to_owned(), port)],
+            connect: self,
+            shuffled: false,
+            backoff: Backoff::new(),
+            attempts: None,
+            retry_first: false,
+            outage: Outage::Wait,
+            unconfirmed_limit: 64 << 20,
+            republish: true,
+            revive: true,
+            locked_limit: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Options {
+    /// A further host to try, after the URI's and those given before. Each of its addresses is tried.
+    pub fn host(mut self, host: impl Into<String>, port: u16) -> Self {
+        self.hosts.push((host.into(), port));
+        self
+    }
+
+    /// Further hosts to try, in this order.
+    pub fn hosts<H: Into<String>>(mut self, hosts: impl IntoIterator<Item = (H, u16)>) -> Self {
+        self.hosts.extend(hosts.into_iter().map(|(host, port)| (host.into(), port)));
+        self
+    }
+
+    /// Tries the hosts in a random order, a new one for each round. In their order unless set.
+    pub fn shuffled(mut self) -> Self {
+        self.shuffled = true;
+        self
+    }
+
+    /// How long to wait when no host could be connected to.
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
+    }
+
+    /// Gives up after so many attempts in a row that failed, each at one host. Goes on for ever unless set.
+    pub fn attempts(mut self, most: u32) -> Self {
+        self.attempts = Some(most.max(1));
+        self
+    }
+
+    /// Connecting for the first time is tried as often as after a loss. Otherwise it fails if no host can be
+    /// connected to.
+    pub fn retry_first_connect(mut self) -> Self {
+        self.retry_first = true;
+        self
+    }
+
+    /// What happens to publishes while there is no connection; [`Outage::Wait`] unless set. For one message:
+    /// [`Publish::wait_at_most`](crate::Publish::wait_at_most).
+    pub fn on_outage(mut self, outage: Outage) -> Self {
+        self.outage = outage;
+        self
+    }
+
+    /// How many bytes of messages that are not confirmed are kept, to publish them again after a loss; 64 MiB unless
+    /// set. Beyond it publishers wait for confirms. One message for each channel is always possible.
+    pub fn unconfirmed_limit(mut self, bytes: usize) -> Self {
+        self.unconfirmed_limit = bytes;
+        self
+    }
+
+    /// With `false`, nothing is kept to be published again: a message that was not confirmed when the link was lost
+    /// fails with the reason, such as [`ErrorKind::ConnectionLost`](crate::ErrorKind::ConnectionLost). It may have
+    /// arrived.
+    pub fn republish(mut self, again: bool) -> Self {
+        self.republish = again;
+        self
+    }
+
+    /// Whether a consumer that the server cancelled, because its queue was deleted or moved, starts again as soon as
+    /// its queue is there; so unless set. With `false` its stream ends with
+    /// [`ErrorKind::ConsumerCancelled`](crate::ErrorKind::ConsumerCancelled).
+    pub fn revive_consumers(mut self, revive: bool) -> Self {
+        self.revive = revive;
+        self
+    }
+
+    /// How long an exclusive queue is tried again that the server says is still locked by the lost connection, while
+    /// the rest waits; 10 s unless set.
+    pub fn locked_limit(mut self, limit: Duration) -> Self {
+        self.locked_limit = limit;
+        self
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// Those of [`ConnectOptions::connect`], of the last host that was tried. With
+    /// [`retry_first_connect`](Self::retry_first_connect) only those that cannot heal, such as a wrong
+    /// password, or when all [`attempts`](Self::attempts) have failed.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: dropped before it is done, it closes the socket.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O and time enabled.
+    pub async fn connect(&self) -> Result<Connection> {
+        supervisor::connect(self.clone()).await
+    }
+
+    /// The hosts of one round.
+    pub(super) fn round(&self) -> Vec<(String, u16)> {
+        let mut hosts = self.hosts.clone();
+        if self.shuffled {
+            shuffle(&mut hosts);
+        }
+        hosts
+    }
+}

@@ -1,0 +1,290 @@
+//! Publishing through a robust channel.
+//!
+//! The channel's lock is held while the plain channel takes the message, so that the order of what may have to be
+//! published again is that of the wire.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use tokio::time::Instant;
+
+use super::channel::{ChannelInner, Core};
+use super::confirm::Confirm;
+use super::live::no_link;
+use super::options::Outage;
+use super::shared::{Phase, Shared, before, out_of_time};
+use super::unconfirmed::Unconfirmed;
+use crate::client::Channel as Plain;
+use crate::client::carrier::Outbound;
+use crate::error::{Error, Result, Scope};
+
+/// How much memory a channel sets aside at once: the count is shared by all channels.
+const PORTION: usize = 64 << 10;
+
+/// Why a message was not taken.
+enum Refused {
+    /// There is no link: why.
+    Down(Error),
+    /// The plain channel takes no more at the moment.
+    Credit(Plain),
+    /// Too much is unconfirmed; this one is the oldest on the channel.
+    Room(Plain, u64),
+}
+
+/// What is not settled.
+enum Unsettled {
+    Nothing,
+    /// Up to this number on the plain channel.
+    Number(Plain, u64),
+    /// Only the plain channel knows.
+    Elsewhere(Plain),
+    /// What will be published again.
+    Lost,
+}
+
+impl ChannelInner {
+    /// Hands a message over, or returns `None` where that has to wait.
+    pub(super) fn try_publish(self: &Arc<Self>, mut outbound: Outbound<'_>) -> Result<Option<Confirm>> {
+        match self.attempt(&mut outbound)? {
+            Ok(confirm) => Ok(Some(confirm)),
+            Err(Refused::Down(why))
+                if outbound.patience.is_none() && self.shared().settings.outage == Outage::Fail =>
+            {
+                Err(no_link(why))
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Hands a message over as soon as that is possible. Cancel safe.
+    pub(super) async fn publish(self: &Arc<Self>, mut outbound: Outbound<'_>) -> Result<Confirm> {
+        let mut patience = None;
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            // both listen before the message is tried again, so that no wake is missed
+            let plain = self.live_now().ok().map(|live| live.plain);
+            let credit = plain.as_ref().map(Plain::credit);
+            match self.attempt(&mut outbound)? {
+                Ok(confirm) => return Ok(confirm),
+                Err(Refused::Down(why)) => {
+                    let outage = if outbound.patience.is_some() {
+                        Outage::Wait
+                    } else {
+                        self.shared().settings.outage
+                    };
+                    let deadline = match outage {
+                        Outage::Wait => None,
+                        Outage::Fail => return Err(no_link(why)),
+                        Outage::WaitFor(limit) => {
+                            Some(*patience.get_or_insert_with(|| Instant::now() + limit))
+                        }
+                    };
+                    if before(deadline, changed).await.is_none() {
+                        return Err(out_of_time(Some(why)));
+                    }
+                }
+                Err(Refused::Credit(tried)) => {
+                    // another one than was listened to: it is tried again
+                    let same = plain.as_ref().is_some_and(|plain| plain.id() == tried.id());
+                    if let Some(credit) = credit.filter(|_| same) {
+                        tokio::select! {
+                            () = credit => {}
+                            () = changed => {}
+                        }
+                    }
+                }
+                Err(Refused::Room(tried, oldest)) => {
+                    // what others have had confirmed makes room, too
+                    if self.shared().prune() {
+                        continue;
+                    }
+                    tokio::select! {
+                        // an error: it has ended, and the supervisor will tell
+                        Ok(()) = tried.settled(oldest) => {}
+                        () = changed => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn attempt(self: &Arc<Self>, outbound: &mut Outbound<'_>) -> Result<Result<Confirm, Refused>> {
+        if self.retains { self.attempt_kept(outbound) } else { self.attempt_once(outbound) }
+    }
+
+    /// Hands over a message that nobody will publish again. Several tasks may do that at the same time.
+    fn attempt_once(&self, outbound: &mut Outbound<'_>) -> Result<Result<Confirm, Refused>> {
+        let core = self.read();
+        let plain = match core.phase.up() {
+            Ok(plain) => plain,
+            Err(down) => return down.map(Err),
+        };
+        match plain.try_send(outbound.reborrow()) {
+            Ok(Some(sent)) => Ok(Ok(Confirm::plain(plain.confirm(sent)))),
+            Ok(None) => Ok(Err(Refused::Credit(plain.clone()))),
+            Err(error) => refused(error),
+        }
+    }
+
+    /// Hands over a message and keeps it.
+    fn attempt_kept(self: &Arc<Self>, outbound: &mut Outbound<'_>) -> Result<Result<Confirm, Refused>> {
+        let mut core = self.lock();
+        let Core { phase, unconfirmed, .. } = &mut *core;
+        let plain = match phase.up() {
+            Ok(plain) => plain,
+            Err(down) => return down.map(Err),
+        };
+        let weight = Unconfirmed::weight(outbound.routing_key, outbound.message);
+        if unconfirmed.is_due() || !self.shared().reserve(unconfirmed, weight) {
+            self.prune(unconfirmed);
+            if !self.shared().reserve(unconfirmed, weight) {
+                let oldest = unconfirmed.oldest().unwrap_or_default();
+                return Ok(Err(Refused::Room(plain.clone(), oldest)));
+            }
+        }
+        match plain.try_send(outbound.reborrow()) {
+            Ok(Some(sent)) => {
+                let sequence = unconfirmed.push(outbound, weight);
+                debug_assert_eq!(unconfirmed.number(sequence), sent.number);
+                Ok(Ok(Confirm::kept(self, sequence)))
+            }
+            Ok(None) => Ok(Err(Refused::Credit(plain.clone()))),
+            Err(error) => refused(error),
+        }
+    }
+
+    /// Removes what is settled; returns how many bytes that frees.
+    fn prune(&self, unconfirmed: &mut Unconfirmed) -> usize {
+        unconfirmed.prune();
+        self.acked_below.store(unconfirmed.acked_below(), Ordering::Relaxed);
+        let spare = unconfirmed.take_spare();
+        self.shared().release(spare);
+        spare
+    }
+
+    /// Asks what became of a message that is kept.
+    pub(super) fn poll_confirm(&self, sequence: u64, context: &mut Context<'_>) -> Poll<Result<()>> {
+        if self.is_acked(sequence) {
+            return Poll::Ready(Ok(()));
+        }
+        let mut core = self.lock();
+        self.acked_below.store(core.unconfirmed.acked_below(), Ordering::Relaxed);
+        if self.is_acked(sequence) {
+            return Poll::Ready(Ok(()));
+        }
+        core.unconfirmed.ask(sequence, context.waker())
+    }
+
+    /// Whether a kept message is known to be acked, without the lock.
+    fn is_acked(&self, sequence: u64) -> bool {
+        sequence < self.acked_below.load(Ordering::Relaxed)
+    }
+
+    /// Nobody waits for this message any more.
+    pub(super) fn abandon(&self, sequence: u64) {
+        if self.is_acked(sequence) {
+            return;
+        }
+        let mut core = self.lock();
+        let mut abandoned = core.unconfirmed.abandon(sequence);
+        if let Some(failure) = abandoned.failure.take() {
+            core.failure.get_or_insert(failure);
+        }
+        drop(core);
+        if let Some(stray) = abandoned.stray.take() {
+            stray.tell();
+        }
+    }
+
+    /// Waits until everything that was handed over so far is settled, on whatever link.
+    pub(super) async fn settled(&self) -> Result<()> {
+        let last = self.lock().unconfirmed.last();
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            match self.unsettled(last)? {
+                Unsettled::Nothing => return Ok(()),
+                Unsettled::Elsewhere(plain) => return plain.wait_for_confirms().await,
+                Unsettled::Number(plain, number) => tokio::select! {
+                    // an error: it has ended, and the supervisor will tell
+                    Ok(()) = plain.settled(number) => {}
+                    () = changed => {}
+                },
+                Unsettled::Lost => changed.await,
+            }
+        }
+    }
+
+    fn unsettled(&self, last: u64) -> Result<Unsettled> {
+        let mut core = self.lock();
+        let Core { phase, unconfirmed, .. } = &mut *core;
+        match phase {
+            Phase::Up(plain) if self.retains => {
+                self.prune(unconfirmed);
+                let number = unconfirmed.newest_up_to(last).and_then(|newest| unconfirmed.number(newest));
+                Ok(number.map_or(Unsettled::Nothing, |number| Unsettled::Number(plain.clone(), number)))
+            }
+            Phase::Up(plain) => Ok(Unsettled::Elsewhere(plain.clone())),
+            Phase::Down(error) if self.confirms && !self.retains => Err(error.clone()),
+            Phase::Down(_) if unconfirmed.newest_up_to(last).is_some() => Ok(Unsettled::Lost),
+            // what was not settled at the end has left a failure to tell
+            Phase::Down(_) | Phase::Ended(_) => Ok(Unsettled::Nothing),
+        }
+    }
+
+    /// The first failure that no confirm told.
+    pub(super) fn take_failure(&self) -> Result<()> {
+        let mut core = self.lock();
+        let Core { phase, failure, .. } = &mut *core;
+        if let Some(failure) = failure.take() {
+            return Err(failure);
+        }
+        match phase {
+            Phase::Up(plain) => plain.take_failure(),
+            Phase::Down(_) | Phase::Ended(_) => Ok(()),
+        }
+    }
+}
+
+impl Phase<Plain> {
+    /// The plain channel, or why a message is not taken.
+    fn up(&self) -> Result<&Plain, Result<Refused>> {
+        match self {
+            Self::Up(plain) => Ok(plain),
+            Self::Down(error) => Err(Ok(Refused::Down(error.clone()))),
+            Self::Ended(error) => Err(Err(error.clone())),
+        }
+    }
+}
+
+impl Shared {
+    /// Sets memory aside for a message; false if there is none.
+    fn reserve(&self, unconfirmed: &mut Unconfirmed, weight: usize) -> bool {
+        let missing = unconfirmed.missing(weight);
+        if missing == 0 {
+            return true;
+        }
+        let left = self.settings.unconfirmed_limit.saturating_sub(self.retained.load(Ordering::Relaxed));
+        let bytes = if left >= PORTION { missing.max(PORTION) } else { missing };
+        // one message may always be there
+        if bytes > left && !unconfirmed.is_empty() {
+            return false;
+        }
+        self.retained.fetch_add(bytes, Ordering::Relaxed);
+        unconfirmed.reserve(bytes);
+        true
+    }
+
+    /// Removes what is settled on any channel: one that has become idle does not look. Whether that frees anything.
+    fn prune(&self) -> bool {
+        let free = |channel: &Arc<ChannelInner>| channel.prune(&mut channel.lock().unconfirmed);
+        self.channels().iter().map(free).sum::<usize>() > 0
+    }
+}
+
+/// The plain channel refused a message: because the message is wrong, or because the channel has just ended.
+fn refused(error: Error) -> Result<Result<Confirm, Refused>> {
+    if error.scope() == Scope::Call { Err(error) } else { Ok(Err(Refused::Down(error))) }
+}

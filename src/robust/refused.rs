@@ -1,0 +1,142 @@
+//! Starting the consumers of a channel on a new link, where the broker may refuse some of them.
+//!
+//! A refusal closes the channel, and with it those that were started before. So after the first one the queues of those
+//! that are left are asked for on a scratch channel: otherwise each one that is gone would start all before it anew.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::channel::{ChannelInner, open};
+use super::consumer::ConsumerInner;
+use super::event::{Entity, Unrestored};
+use super::restore::Lessons;
+use crate::client::carrier::private::Operations;
+use crate::client::consumer::ConsumeSpec;
+use crate::client::{Channel as Plain, Connection as Link, Consumer as PlainConsumer};
+use crate::codec::ShortStr;
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::{Arguments, basic, constants, queue};
+
+/// A consumer with what it goes on with.
+pub(super) type Started = (Arc<ConsumerInner>, PlainConsumer);
+
+/// The consumers that were refused so far.
+#[derive(Debug, Default)]
+pub(super) struct Refused {
+    ids: HashSet<u64>,
+    /// Those of them that are not to be tried again on this link: they would close it.
+    poison: HashSet<u64>,
+    /// Whether queues were asked for.
+    asked: bool,
+    pub unrestored: Vec<Unrestored>,
+}
+
+impl Refused {
+    /// Whether it is to be tried again before the next loss.
+    pub(super) fn is_to_be_revived(&self, consumer: &ConsumerInner) -> bool {
+        self.contains(consumer) && !self.poison.contains(&consumer.id)
+    }
+
+    fn contains(&self, consumer: &ConsumerInner) -> bool {
+        self.ids.contains(&consumer.id)
+    }
+
+    /// Starts all but those that were refused before. `None`: another one was refused, and the channel is gone. An error:
+    /// the link is lost, or does not answer.
+    pub(super) async fn start_others(
+        &mut self,
+        channel: &ChannelInner,
+        link: &Link,
+        plain: &Plain,
+        wanted: &[Arc<ConsumerInner>],
+        lessons: &mut Lessons,
+    ) -> Result<Option<Vec<Started>>> {
+        let mut started = Vec::new();
+        let mut left = wanted.iter();
+        while let Some(consumer) = left.next() {
+            if self.contains(consumer) || !consumer.lock().is_wanted() {
+                continue;
+            }
+            let spec = channel.spec(consumer);
+            if let Some(error) = lessons.against(&entity(&spec)) {
+                self.note(consumer, &spec, error);
+                self.poison.insert(consumer.id);
+                continue;
+            }
+            match plain.consume(spec.clone()).await {
+                Ok(mut plain) => {
+                    plain.hold(channel.shared().token());
+                    started.push((Arc::clone(consumer), plain));
+                }
+                Err(error) if !link.is_open() || error.kind() == ErrorKind::Timeout => {
+                    lessons.learn(entity(&spec), basic::Consume::ID, &error);
+                    return Err(error);
+                }
+                Err(error) => {
+                    self.note(consumer, &spec, error);
+                    if !plain.is_open() {
+                        self.ask(channel, link, left.as_slice()).await?;
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+        Ok(Some(started))
+    }
+
+    /// Finds out whose queues are gone, too; once, since what goes after that is rare.
+    async fn ask(
+        &mut self,
+        channel: &ChannelInner,
+        link: &Link,
+        consumers: &[Arc<ConsumerInner>],
+    ) -> Result<()> {
+        if std::mem::replace(&mut self.asked, true) {
+            return Ok(());
+        }
+        let mut answers: HashMap<ShortStr, Option<Error>> = HashMap::new();
+        let mut scratch = None;
+        for consumer in consumers.iter().filter(|consumer| consumer.lock().is_wanted()) {
+            let spec = channel.spec(consumer);
+            let queue = &spec.method.queue;
+            if !answers.contains_key(queue) {
+                let asked = match scratch.take().filter(Plain::is_open) {
+                    Some(asked) => asked,
+                    None => open(channel.shared(), link, false).await?,
+                };
+                answers.insert(queue.clone(), missing(&asked, link, queue.clone()).await?);
+                scratch = Some(asked);
+            }
+            if let Some(Some(error)) = answers.get(queue) {
+                self.note(consumer, &spec, error.clone());
+            }
+        }
+        match scratch.filter(Plain::is_open) {
+            // and not in the background: its number may be needed
+            Some(scratch) => scratch.close().await,
+            None => Ok(()),
+        }
+    }
+
+    fn note(&mut self, consumer: &ConsumerInner, spec: &ConsumeSpec, error: Error) {
+        let entity = entity(spec);
+        tracing::warn!(%entity, %error, "not restored yet");
+        self.unrestored.push(Unrestored { entity, error });
+        self.ids.insert(consumer.id);
+    }
+}
+
+fn entity(spec: &ConsumeSpec) -> Entity {
+    let basic::Consume { queue, consumer_tag, .. } = &spec.method;
+    Entity::Consumer { queue: queue.clone(), tag: consumer_tag.clone() }
+}
+
+/// Asks for a queue; returns what the server says if there is none.
+async fn missing(scratch: &Plain, link: &Link, queue: ShortStr) -> Result<Option<Error>> {
+    match scratch.request(queue::Declare { queue, passive: true, ..queue::Declare::default() }).await {
+        Ok(_) => Ok(None),
+        Err(error) if !link.is_open() || error.kind() == ErrorKind::Timeout => Err(error),
+        // of what else is refused here, its consumer may be allowed
+        Err(error) => Ok(Some(error).filter(|error| error.reply_code() == Some(constants::NOT_FOUND))),
+    }
+}

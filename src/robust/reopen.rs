@@ -1,0 +1,160 @@
+//! Opening a channel again: its settings, its consumers, and what was not confirmed.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Waker;
+
+use super::channel::{ChannelInner, open};
+use super::consumer::ConsumerInner;
+use super::event::Unrestored;
+use super::refused::{Refused, Started};
+use super::restore::Lessons;
+use super::revive::revive;
+use super::shared::Phase;
+use super::unconfirmed::{GivenUp, Progress};
+use crate::client::{Channel as Plain, Connection as Link};
+use crate::codec::ShortStr;
+use crate::error::{Error, Result, Scope};
+
+/// How often a channel is tried that the server closes again and again while it is restored.
+const TRIES: usize = 5;
+
+/// A channel on a new link, before anybody else may use it.
+#[derive(Debug)]
+pub(super) struct Reopened {
+    pub channel: Arc<ChannelInner>,
+    plain: Plain,
+    /// Those that the server refused, to be tried again.
+    refused: Vec<Arc<ConsumerInner>>,
+    pub unrestored: Vec<Unrestored>,
+    /// Its generation, once it was released, and who waits for that.
+    released: Option<(u64, Vec<Waker>)>,
+}
+
+impl Reopened {
+    /// Opens a channel on the link, with its settings and consumers. An error: the link is lost or does not answer, or
+    /// the channel cannot be had.
+    pub(super) async fn new(channel: &Arc<ChannelInner>, link: &Link, lessons: &mut Lessons) -> Result<Self> {
+        let (reopened, consumers) = Self::open(channel, link, lessons).await?;
+        for (consumer, started) in consumers {
+            consumer.install(started);
+        }
+        Ok(reopened)
+    }
+
+    /// Publishes again what was not confirmed. The server may make this wait, so all consumers that its memory waits for
+    /// must have been started. An error as with [`new`](Self::new).
+    pub(super) async fn published(mut self, link: &Link, lessons: &mut Lessons) -> Result<Self> {
+        let mut tries = 1;
+        while let Err(error) = self.publish_again().await {
+            self.sort_out(&error).await;
+            if error.scope() != Scope::Channel || !link.is_open() || tries >= TRIES {
+                return Err(error);
+            }
+            tries += 1;
+            self = Self::new(&self.channel, link, lessons).await?;
+        }
+        Ok(self)
+    }
+
+    async fn open(
+        channel: &Arc<ChannelInner>,
+        link: &Link,
+        lessons: &mut Lessons,
+    ) -> Result<(Self, Vec<Started>)> {
+        let mut refused = Refused::default();
+        loop {
+            let plain = open(channel.shared(), link, channel.confirms).await?;
+            let (prefetch, wanted) = {
+                let core = channel.lock();
+                (core.prefetch, core.consumers.clone())
+            };
+            if let Some(prefetch) = prefetch {
+                plain.qos(prefetch).await?;
+            }
+            let started = refused.start_others(channel, link, &plain, &wanted, lessons).await?;
+            // without: those that were started went with the channel
+            if let Some(started) = started {
+                let unrestored = std::mem::take(&mut refused.unrestored);
+                let refused =
+                    wanted.into_iter().filter(|consumer| refused.is_to_be_revived(consumer)).collect();
+                let channel = Arc::clone(channel);
+                let reopened = Self { channel, plain, refused, unrestored, released: None };
+                return Ok((reopened, started));
+            }
+        }
+    }
+
+    /// Hands over what was not confirmed, in its order.
+    async fn publish_again(&self) -> Result<()> {
+        let Self { channel, plain, .. } = self;
+        channel.returns.follow(plain);
+        let shared = channel.shared();
+        {
+            let mut core = channel.lock();
+            if channel.retains && matches!(core.phase, Phase::Down(_)) {
+                core.unconfirmed.follow(plain);
+            }
+        }
+        let mut done = 0;
+        loop {
+            let credit = plain.credit();
+            let mut given_up = GivenUp::default();
+            let (progress, before) = {
+                let state = shared.lock();
+                let rename = |name: &ShortStr| {
+                    let current = state.topology.current(name);
+                    (current != name).then(|| current.clone())
+                };
+                let before = done;
+                let mut core = channel.lock();
+                let progress = core.unconfirmed.publish_again(&mut done, &mut given_up, rename);
+                shared.release(core.unconfirmed.take_spare());
+                (progress, before)
+            };
+            given_up.tell();
+            shared.republished.fetch_add((done - before) as u64, Ordering::Relaxed);
+            match progress? {
+                Progress::Done => return Ok(()),
+                Progress::Wait => credit.await,
+            }
+        }
+    }
+
+    /// The channel has ended, or the link, before it was released.
+    pub(super) async fn sort_out(&self, error: &Error) {
+        drop(self.plain.over().await);
+        let wakers = {
+            let mut core = self.channel.lock();
+            self.channel.sort_out(&mut core, &self.plain, error)
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// From now on everybody may use it, if its end has not come meanwhile. Who waits is [told](Self::tell) without locks.
+    pub(super) fn release(&mut self, epoch: u64) {
+        let mut core = self.channel.lock();
+        if matches!(core.phase, Phase::Down(_)) {
+            core.phase = Phase::Up(self.plain.clone());
+            core.epoch = epoch;
+            core.unconfirmed.followed();
+            self.released = Some((core.generation, core.unconfirmed.take_wakers()));
+        }
+    }
+
+    /// Tells those who wait for it. False: its end has come before.
+    pub(super) fn tell(self) -> bool {
+        let Self { channel, plain, refused, released, .. } = self;
+        let Some((generation, wakers)) = released else { return false };
+        channel.returns.catch_up(&plain);
+        let over = plain.over();
+        drop(plain);
+        wakers.into_iter().for_each(Waker::wake);
+        channel.changed.notify_waiters();
+        channel.watch(over, generation);
+        for consumer in refused {
+            tokio::spawn(revive(Arc::downgrade(&channel), Arc::downgrade(&consumer), true));
+        }
+        true
+    }
+}

@@ -1,0 +1,99 @@
+//! Starting a consumer again whose queue was gone.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::backoff::Backoff;
+use super::channel::{ChannelInner, open};
+use super::consumer::ConsumerInner;
+use super::live::Live;
+use crate::client::Channel as Plain;
+use crate::client::carrier::private::Operations;
+use crate::codec::ShortStr;
+use crate::error::{ErrorKind, Result, Scope};
+
+/// How often it is tried.
+const PACE: Backoff = Backoff::bounded(Duration::from_millis(100), Duration::from_secs(1));
+
+/// Tries to start a consumer until its queue is there, on a plain channel of its own: so what fails closes only that.
+/// With `declare` its queue is declared again if that was recorded. Starts over if the server closes that channel, which
+/// nobody else watches. Ends when the consumer is not wanted any more, runs elsewhere, or its channel was
+/// lost: then the restore does it.
+pub(super) async fn revive(channel: Weak<ChannelInner>, consumer: Weak<ConsumerInner>, declare: bool) {
+    let Some(generation) = channel.upgrade().map(|channel| channel.lock().generation) else { return };
+    let mut pauses = PACE.pauses();
+    loop {
+        // holds nothing while it waits, so that dropped handles close
+        tokio::time::sleep(pauses.next()).await;
+        let (Some(channel), Some(consumer)) = (channel.upgrade(), consumer.upgrade()) else { return };
+        if channel.lock().generation != generation {
+            return;
+        }
+        if !consumer.lock().is_wanted() || consumer.lock().is_running() {
+            return;
+        }
+        let Some((link, _)) = channel.shared().link() else { return };
+        match start(&channel, &consumer, &link, declare).await {
+            Ok(plain) => {
+                let over = plain.over();
+                if !channel.install(&consumer, plain, generation) {
+                    return;
+                }
+                tracing::info!(consumer_tag = %consumer.spec.method.consumer_tag, "a consumer is back");
+                drop((channel, consumer, link));
+                let error = over.await;
+                if error.scope() != Scope::Channel || error.kind() == ErrorKind::Closed {
+                    return;
+                }
+                tracing::warn!(%error, "the server closed a consumer's channel");
+                pauses = PACE.pauses();
+            }
+            Err(error) => tracing::debug!(%error, "a consumer cannot be started yet"),
+        }
+    }
+}
+
+async fn start(
+    channel: &Arc<ChannelInner>,
+    consumer: &ConsumerInner,
+    link: &crate::client::Connection,
+    declare: bool,
+) -> Result<crate::client::Consumer> {
+    let plain = open(channel.shared(), link, false).await?;
+    let spec = channel.spec(consumer);
+    if declare {
+        channel.declare_recorded(&plain, &spec.method.queue).await?;
+    }
+    let mut started = plain.consume(spec).await?;
+    started.hold(channel.shared().token());
+    Ok(started)
+}
+
+impl ChannelInner {
+    /// Declares a queue again, as far as it was recorded, with its bindings.
+    async fn declare_recorded(&self, plain: &Plain, name: &ShortStr) -> Result<()> {
+        let (declare, binds) = {
+            let topology = &self.shared().lock().topology;
+            let Some(queue) = topology.queue(name).filter(|queue| queue.server_named.is_none()) else {
+                return Ok(());
+            };
+            let binds: Vec<_> =
+                topology.queue_bindings().filter(|bind| bind.queue == *name).cloned().collect();
+            (queue.declare.clone(), binds)
+        };
+        plain.request(declare).await?;
+        for bind in binds {
+            plain.request(bind).await?;
+        }
+        Ok(())
+    }
+
+    /// Declares an auto-delete queue again: it went with its last consumer, if that was paused.
+    pub(super) async fn declare_auto_delete(&self, live: &Live, name: &ShortStr) -> Result<()> {
+        let auto_delete = {
+            let state = self.shared().lock();
+            state.topology.queue(name).is_some_and(|queue| queue.declare.auto_delete)
+        };
+        if auto_delete { self.declare_recorded(&live.plain, name).await } else { Ok(()) }
+    }
+}

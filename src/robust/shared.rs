@@ -1,0 +1,312 @@
+//! What the handles of one connection and its supervisor share.
+//!
+//! Locks, in the order in which they may be taken while another is held: the connection's [`State`], a channel's
+//! `Core`, a consumer's `Slot`, then those of the plain client. None is held over an await. Whoever changes the phase
+//! of a channel or the connection wakes those who wait for it after unlocking.
+//!
+//! What users do is performed on the link first and recorded then, under the lock and only if the link is still the
+//! same one; otherwise it is done again on the next. So nothing falls between a restore's look at the record
+//! and the record of what was done on the link before.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::time::Instant;
+
+use super::channel::ChannelInner;
+use super::event::{Counters, Event, Events, KEPT};
+use super::options::Options;
+use super::topology::Topology;
+use crate::client::Connection as Plain;
+use crate::codec::ShortStr;
+use crate::error::{Error, ErrorKind, Result, Scope};
+
+/// Where something stands that comes and goes with the link: the connection, or one of its channels.
+#[derive(Debug)]
+pub(super) enum Phase<T> {
+    /// There is none at the moment, and why.
+    Down(Error),
+    Up(T),
+    /// There will be none any more, and why.
+    Ended(Error),
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    /// Which link it is: one more with each loss.
+    pub epoch: u64,
+    pub phase: Phase<Plain>,
+    pub channels: BTreeMap<u64, Weak<ChannelInner>>,
+    pub next_channel: u64,
+    pub topology: Topology,
+}
+
+/// What the supervisor is told.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// A plain channel has ended.
+    ChannelEnded { channel: Weak<ChannelInner>, generation: u64, error: Error },
+    /// Opening a channel again failed, and is to be tried again.
+    Reopen { channel: Weak<ChannelInner>, generation: u64 },
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub options: Mutex<Options>,
+    pub settings: Settings,
+    /// For tasks that begin where there may be none, as when a stream is polled.
+    pub runtime: tokio::runtime::Handle,
+    state: Mutex<State>,
+    /// Wakes whoever waits for another phase of the connection.
+    pub changed: watch::Sender<()>,
+    events: Mutex<Option<broadcast::Sender<Event>>>,
+    pub commands: mpsc::UnboundedSender<Command>,
+    /// Why the server takes no publishes.
+    pub blocked: watch::Sender<Option<ShortStr>>,
+    /// Ends the supervisor.
+    pub stop: watch::Sender<bool>,
+    /// Whether the supervisor runs.
+    pub supervised: watch::Sender<bool>,
+    /// Bytes of messages that may have to be published again.
+    pub retained: AtomicUsize,
+    pub reconnects: AtomicU64,
+    pub republished: AtomicU64,
+    pub stale_acks: Arc<AtomicU64>,
+    /// Held by each consumer and its deliveries, and how to learn that all are gone; `None` once a drain has begun.
+    in_flight: Mutex<Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>>,
+}
+
+/// What never changes of the options.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    pub outage: super::options::Outage,
+    pub unconfirmed_limit: usize,
+    pub republish: bool,
+    pub revive: bool,
+    pub call_limit: Option<Duration>,
+    pub locked_limit: Duration,
+}
+
+impl Settings {
+    fn new(options: &Options) -> Self {
+        Self {
+            outage: options.outage,
+            unconfirmed_limit: options.unconfirmed_limit,
+            republish: options.republish,
+            revive: options.revive,
+            call_limit: options.connect.call_limit(),
+            locked_limit: options.locked_limit,
+        }
+    }
+}
+
+impl Shared {
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub(super) fn new(
+        options: Options,
+        phase: Phase<Plain>,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Command>) {
+        let (commands, received) = mpsc::unbounded_channel();
+        let shared = Self {
+            settings: Settings::new(&options),
+            options: Mutex::new(options),
+            runtime: tokio::runtime::Handle::current(),
+            state: Mutex::new(State {
+                epoch: 1,
+                phase,
+                channels: BTreeMap::new(),
+                next_channel: 1,
+                topology: Topology::default(),
+            }),
+            changed: watch::Sender::new(()),
+            events: Mutex::new(Some(broadcast::Sender::new(KEPT))),
+            commands,
+            blocked: watch::Sender::new(None),
+            stop: watch::Sender::new(false),
+            supervised: watch::Sender::new(false),
+            retained: AtomicUsize::new(0),
+            reconnects: AtomicU64::new(0),
+            republished: AtomicU64::new(0),
+            stale_acks: Arc::default(),
+            in_flight: Mutex::new(Some(mpsc::channel(1))),
+        };
+        (Arc::new(shared), received)
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn options(&self) -> MutexGuard<'_, Options> {
+        self.options.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // Events.
+
+    pub(super) fn tell(&self, event: Event) {
+        if let Some(events) = &*self.events.lock().unwrap_or_else(PoisonError::into_inner) {
+            // an error: nobody listens
+            drop(events.send(event));
+        }
+    }
+
+    pub(super) fn events(&self) -> Events {
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        // after the end: a stream that ends at once
+        Events::new(events.as_ref().map_or_else(|| broadcast::channel(1).1, broadcast::Sender::subscribe))
+    }
+
+    pub(super) fn counters(&self) -> Counters {
+        Counters {
+            reconnects: self.reconnects.load(Ordering::Relaxed),
+            republished: self.republished.load(Ordering::Relaxed),
+            stale_acks: self.stale_acks.load(Ordering::Relaxed),
+        }
+    }
+
+    // Phases.
+
+    /// The link and its epoch, if there is one and it is restored.
+    pub(super) fn link(&self) -> Option<(Plain, u64)> {
+        let state = self.lock();
+        match &state.phase {
+            Phase::Up(link) => Some((link.clone(), state.epoch)),
+            Phase::Down(_) | Phase::Ended(_) => None,
+        }
+    }
+
+    /// Waits for the link. An error: there will be none, or not in time.
+    pub(super) async fn up(&self, deadline: Option<Instant>) -> Result<(Plain, u64)> {
+        let mut changed = self.changed.subscribe();
+        loop {
+            let why = {
+                let state = self.lock();
+                match &state.phase {
+                    // one that has just been lost: the supervisor is about to notice
+                    Phase::Up(link) if link.is_open() => return Ok((link.clone(), state.epoch)),
+                    Phase::Up(_) => None,
+                    Phase::Down(error) => Some(error.clone()),
+                    Phase::Ended(error) => return Err(error.clone()),
+                }
+            };
+            // an error is impossible: the sender is here
+            if before(deadline, changed.changed()).await.is_none() {
+                return Err(out_of_time(why));
+            }
+        }
+    }
+
+    /// Waits until the connection has ended for good.
+    pub(super) async fn ended(&self) -> Error {
+        let mut changed = self.changed.subscribe();
+        loop {
+            if let Phase::Ended(error) = &self.lock().phase {
+                return error.clone();
+            }
+            if changed.changed().await.is_err() {
+                return closed();
+            }
+        }
+    }
+
+    /// All channels that are still in use, in the order in which they were opened.
+    pub(super) fn channels(&self) -> Vec<Arc<ChannelInner>> {
+        self.lock().channels.values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Ends everything for good; the first reason counts. Returns the link, if there was one.
+    pub(super) fn end(&self, error: &Error) -> Option<Plain> {
+        let (link, channels) = {
+            let mut state = self.lock();
+            if matches!(state.phase, Phase::Ended(_)) {
+                return None;
+            }
+            let phase = std::mem::replace(&mut state.phase, Phase::Ended(error.clone()));
+            let channels: Vec<_> = state.channels.values().filter_map(Weak::upgrade).collect();
+            let link = match phase {
+                Phase::Up(link) => Some(link),
+                Phase::Down(_) | Phase::Ended(_) => None,
+            };
+            (link, channels)
+        };
+        for channel in channels {
+            channel.end(error);
+        }
+        self.stop.send_replace(true);
+        self.changed.send_replace(());
+        self.blocked.send_replace(None);
+        drop(self.events.lock().unwrap_or_else(PoisonError::into_inner).take());
+        link
+    }
+
+    /// Bytes of messages need not be kept any more.
+    pub(super) fn release(&self, bytes: usize) {
+        self.retained.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Something that each consumer holds as long as it, or a delivery of its, is there.
+    pub(super) fn token(&self) -> crate::client::delivery::Token {
+        let in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        Box::new(in_flight.as_ref().map(|(sender, _)| sender.clone()))
+    }
+
+    /// Waits until all consumers and their deliveries are gone, which are there now. Only the first time.
+    pub(super) async fn tokens_gone(&self) {
+        let in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((sender, mut gone)) = in_flight {
+            drop(sender);
+            // nothing is ever sent: this is the end of the last sender
+            let _: Option<()> = gone.recv().await;
+        }
+    }
+}
+
+/// What all handles hold: dropped with the last of them, it closes the connection in the background.
+#[derive(Debug)]
+pub(super) struct Handle {
+    pub shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // dropped, the link closes by itself
+        drop(self.shared.end(&closed()));
+    }
+}
+
+/// The user closed the connection.
+pub(super) fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the connection was closed").with_scope(Scope::Connection)
+}
+
+/// A wait for the link was too long. `why` there is none.
+pub(super) fn out_of_time(why: Option<Error>) -> Error {
+    let error = Error::new(ErrorKind::Timeout, "there was no connection in time; nothing was sent");
+    match why {
+        Some(why) => error.with_source(why),
+        None => error,
+    }
+}
+
+/// Waits for a future until the deadline; `None` if it was too late.
+pub(super) async fn before<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline, future).await.ok(),
+        None => Some(future.await),
+    }
+}
+
+/// Runs to its end, also if the caller goes away: so that what was done is recorded.
+pub(super) async fn detached<T: Send + 'static>(
+    future: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    match tokio::spawn(future).await {
+        Ok(result) => result,
+        // the runtime shuts down
+        Err(error) => Err(closed().with_source(error)),
+    }
+}

@@ -1,0 +1,386 @@
+//! The task behind each robust connection: it watches the link, and replaces it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use super::backoff::Pauses;
+use super::channel::ChannelInner;
+use super::connection::Connection;
+use super::event::{Event, Unrestored};
+use super::options::Options;
+use super::reopen::Reopened;
+use super::restore::{Lessons, Restore};
+use super::shared::{Command, Phase, Shared, closed};
+use crate::client::{Blocked, Connection as Link};
+use crate::error::{Error, ErrorKind, Result};
+
+/// A link that is lost sooner than this was none: several of them in a row are replaced at the pace of the backoff.
+const SHORT: Duration = Duration::from_secs(1);
+
+/// How many short links in a row are replaced at once.
+const FREE: u32 = 3;
+
+/// How often a broker that was there before may refuse what cannot heal, before that is believed: one that starts
+/// or stops may refuse what it takes a moment later.
+const REFUSALS: u32 = 3;
+
+/// How long to wait before a channel is opened again that could not be.
+const REOPEN: Duration = Duration::from_millis(250);
+
+/// Connects for the first time.
+pub(super) async fn connect(options: Options) -> Result<Connection> {
+    let retry = options.retry_first;
+    let span = tracing::info_span!("robust_connection", hosts = ?options.hosts);
+    let why = Error::new(ErrorKind::Connect, "not connected yet");
+    let (shared, commands) = Shared::new(options, Phase::Down(why));
+    // dropped before it is done, it leaves nothing behind
+    let connection = Connection::new(Arc::clone(&shared));
+    let mut outage = Outage::new(&shared, !retry);
+    let link = outage.end(&shared).instrument(span.clone()).await?;
+    let pauses = shared.options().backoff.pauses();
+    shared.supervised.send_replace(true);
+    let supervisor = Supervisor { shared, commands, short: 0, pauses };
+    tokio::spawn(supervisor.run(link).instrument(span));
+    Ok(connection)
+}
+
+struct Supervisor {
+    shared: Arc<Shared>,
+    commands: UnboundedReceiver<Command>,
+    /// How many short links there were in a row.
+    short: u32,
+    pauses: Pauses,
+}
+
+impl Supervisor {
+    async fn run(mut self, mut link: Link) {
+        let mut stop = self.shared.stop.subscribe();
+        // told also if the runtime drops this task
+        let _ending = Ending(Arc::clone(&self.shared));
+        loop {
+            let next = tokio::select! {
+                biased;
+                // dropped, what is under way closes behind itself
+                _ = stop.wait_for(|stop| *stop) => return,
+                next = self.replace(link) => next,
+            };
+            match next {
+                Ok(new) => link = new,
+                Err(error) => {
+                    tracing::error!(%error, "gave up");
+                    self.shared.tell(Event::GaveUp { error: error.clone() });
+                    drop(self.shared.end(&error));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits for the link's end, and gets another one.
+    async fn replace(&mut self, link: Link) -> Result<Link> {
+        let began = Instant::now();
+        let error = self.watch(&link).await;
+        tracing::warn!(%error, "the connection was lost");
+        drop(link);
+        lost(&self.shared, &error);
+        let mut outage = Outage::new(&self.shared, false);
+        self.pace(began.elapsed()).await;
+        outage.end(&self.shared).await
+    }
+
+    /// Does what is to be done on a link until it ends.
+    async fn watch(&mut self, link: &Link) -> Error {
+        let mut blocked = link.watch_blocked();
+        tell_blocked(&self.shared, link.blocked());
+        loop {
+            tokio::select! {
+                biased;
+                error = link.closed() => return error,
+                Some(command) = self.commands.recv() => self.obey(link, command).await,
+                reason = Blocked::changed(&mut blocked) => tell_blocked(&self.shared, reason),
+            }
+        }
+    }
+
+    async fn obey(&self, link: &Link, command: Command) {
+        let (channel, generation) = match command {
+            Command::ChannelEnded { channel, generation, error } => {
+                // gone with the link, or with its last handle
+                let Some(channel) = channel.upgrade().filter(|_| link.is_open()) else { return };
+                if !channel.lost(&error, Some(generation)) {
+                    return;
+                }
+                tracing::warn!(%error, "the server closed a channel");
+                self.shared.tell(Event::ChannelClosed { error });
+                (channel, generation + 1)
+            }
+            Command::Reopen { channel, generation } => {
+                let Some(channel) = channel.upgrade() else { return };
+                (channel, generation)
+            }
+        };
+        self.reopen(link, &channel, generation).await;
+    }
+
+    async fn reopen(&self, link: &Link, channel: &Arc<ChannelInner>, generation: u64) {
+        let epoch = {
+            let state = self.shared.lock();
+            let core = channel.lock();
+            if core.generation != generation || !matches!(core.phase, Phase::Down(_)) {
+                return;
+            }
+            state.epoch
+        };
+        // what closes the link is learnt when it is restored
+        let lessons = &mut Lessons::default();
+        let reopened = match Reopened::new(channel, link, lessons).await {
+            Ok(opened) => opened.published(link, lessons).await,
+            Err(error) => Err(error),
+        };
+        match reopened {
+            Ok(mut reopened) => {
+                let unrestored = std::mem::take(&mut reopened.unrestored);
+                reopened.release(epoch);
+                if reopened.tell() {
+                    self.shared.tell(Event::ChannelRestored { unrestored });
+                }
+            }
+            Err(error) if link.is_open() => {
+                tracing::warn!(%error, "a channel could not be opened again yet");
+                retry_later(channel);
+            }
+            // it will be restored with all others
+            Err(_) => {}
+        }
+    }
+
+    /// Waits if links come and go too fast: something on this connection may be the cause.
+    async fn pace(&mut self, lived: Duration) {
+        if lived >= SHORT {
+            self.short = 0;
+            self.pauses = self.shared.options().backoff.pauses();
+            return;
+        }
+        self.short += 1;
+        if self.short > FREE {
+            tokio::time::sleep(self.pauses.next()).await;
+        }
+    }
+}
+
+fn tell_blocked(shared: &Shared, reason: Option<crate::codec::ShortStr>) {
+    let was = shared.blocked.send_replace(reason.clone());
+    match (was, reason) {
+        (None, Some(reason)) => shared.tell(Event::Blocked { reason }),
+        (Some(_), None) => shared.tell(Event::Unblocked),
+        _ => {}
+    }
+}
+
+fn retry_later(channel: &Arc<ChannelInner>) {
+    let (commands, generation) = (channel.shared().commands.clone(), channel.lock().generation);
+    let channel = Arc::downgrade(channel);
+    tokio::spawn(async move {
+        tokio::time::sleep(REOPEN).await;
+        // refused: the supervisor has ended
+        drop(commands.send(Command::Reopen { channel, generation }));
+    });
+}
+
+/// The link is gone, and with it all plain channels.
+fn lost(shared: &Shared, error: &Error) {
+    {
+        let mut state = shared.lock();
+        if let Phase::Up(_) = state.phase {
+            state.epoch += 1;
+            state.phase = Phase::Down(error.clone());
+        }
+    }
+    for channel in shared.channels() {
+        channel.lost(error, None);
+    }
+    shared.changed.send_replace(());
+    tell_blocked(shared, None);
+    shared.tell(Event::Lost { error: error.clone() });
+}
+
+/// Tells that the supervisor has ended, once it has dropped what it held.
+struct Ending(Arc<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.supervised.send_replace(false);
+    }
+}
+
+/// The time without a link.
+struct Outage {
+    began: Instant,
+    number: u32,
+    refusals: u32,
+    /// One round over the hosts, and no more.
+    once: bool,
+    pauses: Pauses,
+    lessons: Lessons,
+}
+
+impl Outage {
+    fn new(shared: &Shared, once: bool) -> Self {
+        Self {
+            began: Instant::now(),
+            number: 0,
+            refusals: 0,
+            once,
+            pauses: shared.options().backoff.pauses(),
+            lessons: Lessons::default(),
+        }
+    }
+
+    /// Connects and restores everything.
+    async fn end(&mut self, shared: &Arc<Shared>) -> Result<Link> {
+        let attempts = shared.options().attempts;
+        loop {
+            let mut last = None;
+            let round = shared.options().round();
+            for (host, port) in round {
+                self.number += 1;
+                let error = match self.attempt(shared, &host, port).await {
+                    Ok(link) => return Ok(link),
+                    Err(error) => error,
+                };
+                let number = self.number;
+                tracing::warn!(%error, number, %host, port, "an attempt to connect failed");
+                shared.tell(Event::Failed { number, host, port, error: error.clone() });
+                self.refusals = if cannot_heal(&error) { self.refusals + 1 } else { 0 };
+                let given_up = attempts.is_some_and(|most| number >= most);
+                // for the first time there is no reason to think that it would be taken a moment later
+                let refused = self.refusals >= if shared.lock().epoch == 1 { 1 } else { REFUSALS };
+                if given_up || (refused && !self.once) {
+                    return Err(error);
+                }
+                last = Some(error);
+            }
+            if let Some(error) = last.filter(|_| self.once) {
+                return Err(error);
+            }
+            tokio::time::sleep(self.pauses.next()).await;
+        }
+    }
+
+    async fn attempt(&mut self, shared: &Arc<Shared>, host: &str, port: u16) -> Result<Link> {
+        let number = self.number;
+        tracing::debug!(number, %host, port, "connecting");
+        shared.tell(Event::Attempt { number, host: host.to_owned(), port });
+        let options = shared.options().connect.at(host, port);
+        let link = options.connect().await?;
+        let unrestored = self.restore(shared, &link).await?;
+        let took = self.began.elapsed();
+        if shared.lock().epoch > 1 {
+            tracing::info!(?took, unrestored = unrestored.len(), %host, port, "restored");
+            shared.tell(Event::Restored { took, unrestored });
+        }
+        Ok(link)
+    }
+
+    /// Brings everything back on a new link, before anybody may use it.
+    async fn restore(&mut self, shared: &Arc<Shared>, link: &Link) -> Result<Vec<Unrestored>> {
+        let mut restore = Restore::new(shared, link, &mut self.lessons);
+        restore.topology().await?;
+        // with it goes its scratch channel, whose number may be needed
+        let mut unrestored = restore.finish();
+        let mut channels = Channels::default();
+        let mut restored = channels.reopen(shared, link, &mut self.lessons).await;
+        if restored.is_ok() && !link.is_open() {
+            restored = Err(link.closed().await);
+        }
+        let Channels { mut reopened, later } = channels;
+        if let Err(error) = restored {
+            // one that does not answer must not live on beside the next
+            drop(link.close().await);
+            for done in reopened {
+                done.sort_out(&error).await;
+            }
+            return Err(error);
+        }
+        for done in &mut reopened {
+            unrestored.append(&mut done.unrestored);
+        }
+        {
+            let mut state = shared.lock();
+            if matches!(state.phase, Phase::Ended(_)) {
+                return Err(closed());
+            }
+            if state.epoch > 1 {
+                shared.reconnects.fetch_add(1, Ordering::Relaxed);
+            }
+            // all at once: whoever finds the link finds its channels
+            state.phase = Phase::Up(link.clone());
+            for done in &mut reopened {
+                done.release(state.epoch);
+            }
+        }
+        for done in reopened {
+            done.tell();
+        }
+        for channel in later {
+            retry_later(&channel);
+        }
+        shared.changed.send_replace(());
+        Ok(unrestored)
+    }
+}
+
+/// The channels on a new link.
+#[derive(Default)]
+struct Channels {
+    /// Restored, and not released yet.
+    reopened: Vec<Reopened>,
+    /// To be tried again.
+    later: Vec<Arc<ChannelInner>>,
+}
+
+impl Channels {
+    /// Opens all channels with their consumers, and then publishes again: a server that takes no publishes may wait for
+    /// just these consumers. An error: the link is lost, or does not answer.
+    async fn reopen(&mut self, shared: &Shared, link: &Link, lessons: &mut Lessons) -> Result<()> {
+        let mut opened = Vec::new();
+        for channel in shared.channels() {
+            match Reopened::new(&channel, link, lessons).await {
+                Ok(reopened) => opened.push(reopened),
+                Err(error) => self.postpone(channel, error, link)?,
+            }
+        }
+        for reopened in opened {
+            let channel = Arc::clone(&reopened.channel);
+            match reopened.published(link, lessons).await {
+                Ok(reopened) => self.reopened.push(reopened),
+                Err(error) => self.postpone(channel, error, link)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn postpone(&mut self, channel: Arc<ChannelInner>, error: Error, link: &Link) -> Result<()> {
+        if !link.is_open() || error.kind() == ErrorKind::Timeout {
+            return Err(error);
+        }
+        tracing::warn!(%error, "a channel could not be opened again yet");
+        self.later.push(channel);
+        Ok(())
+    }
+}
+
+/// Whether trying again would only bring the same answer.
+fn cannot_heal(error: &Error) -> bool {
+    match error.kind() {
+        // without the server's word for it, the network may have cut the login short
+        ErrorKind::Auth => error.origin() == crate::error::Origin::Peer,
+        ErrorKind::Vhost | ErrorKind::NotAmqp | ErrorKind::Config | ErrorKind::Unsupported => true,
+        _ => false,
+    }
+}

@@ -1,0 +1,46 @@
+//! The robust connection: what it survives, and what it gives back.
+
+#[cfg(test)]
+#[path = "../support/broker.rs"]
+mod broker;
+#[cfg(test)]
+#[path = "../support/case.rs"]
+mod case;
+#[cfg(test)]
+#[expect(dead_code, reason = "not all of it is needed here")]
+#[path = "../support/peer.rs"]
+mod peer;
+#[cfg(test)]
+#[expect(dead_code, reason = "what is planned here happens")]
+#[path = "../support/relay.rs"]
+mod relay;
+#[cfg(test)]
+#[path = "../support/wire.rs"]
+mod wire;
+
+#[cfg(test)]
+mod channels;
+#[cfg(test)]
+mod consuming;
+#[cfg(test)]
+mod known_faults;
+#[cfg(test)]
+mod known_faults_of_consumers;
+#[cfg(test)]
+mod known_faults_of_topology;
+#[cfg(test)]
+mod losing;
+#[cfg(test)]
+mod publishing;
+#[cfg(test)]
+mod relays;
+#[cfg(test)]
+mod restoring;
+#[cfg(test)]
+mod scale;
+#[cfg(test)]
+mod scripted;
+#[cfg(test)]
+mod through;
+#[cfg(test)]
+mod tools;

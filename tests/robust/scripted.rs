@@ -1,0 +1,309 @@
+//! What only shows when the server does just the right thing at just the right time.
+
+use std::task::Poll;
+use std::time::Duration;
+
+use lepus::protocol::{basic, channel, connection};
+use lepus::robust::{Channel, Connection, Event, Options};
+use lepus::{ErrorKind, Properties};
+use tokio::time::sleep;
+
+use crate::case::test;
+use crate::peer::{Listener, Peer, TUNE, both, content, deliver, returned, short, within};
+
+/// A robust connection, and where it comes back to.
+async fn connected(options: impl FnOnce(Options) -> Options) -> (Listener, Peer, Connection) {
+    let listener = Listener::bind().await;
+    let options = options(listener.options().robust());
+    let (connection, server) = both(options.connect(), again(&listener)).await;
+    (listener, server, connection.unwrap())
+}
+
+/// The next link.
+async fn again(listener: &Listener) -> Peer {
+    let mut server = listener.accept().await;
+    server.handshake(TUNE).await;
+    server
+}
+
+async fn open(server: &mut Peer, connection: &Connection, number: u16) -> Channel {
+    both(connection.channel(), server.open_channel(number)).await.0.unwrap()
+}
+
+async fn consumer(server: &mut Peer, channel: &Channel, number: u16) -> lepus::robust::Consumer {
+    let queue = channel.queue("q").unwrap();
+    both(queue.consume().tag("c"), server.start_consumer(number, "c")).await.0.unwrap()
+}
+
+async fn start_without_acks(server: &mut Peer) {
+    server.receive::<basic::Consume>(1).await;
+    server.send(1, basic::ConsumeOk { consumer_tag: short("c") }).await;
+}
+
+const ACK: basic::Ack = basic::Ack { delivery_tag: 1, multiple: false };
+
+/// A close by the server that blames this method.
+fn close(code: u16, class_id: u16, method_id: u16) -> channel::Close {
+    channel::Close { reply_code: code, reply_text: short("no"), class_id, method_id }
+}
+
+async fn deliver_one(server: &mut Peer, number: u16, body: &[u8]) {
+    server.write(&[deliver(number, "c", 1), content(number, body)].concat()).await;
+}
+
+async fn next(consumer: &mut lepus::robust::Consumer) -> String {
+    let delivery = within("a delivery", consumer.next()).await.unwrap().unwrap();
+    delivery.body_str().unwrap().to_owned()
+}
+
+#[test]
+fn what_is_confirmed_during_a_restore_that_fails_is_told() {
+    test(async |_| {
+        let (listener, mut server, connection) = connected(|options| options).await;
+        let first = open(&mut server, &connection, 1).await;
+        let second = open(&mut server, &connection, 2).await;
+        let confirm = first.default_exchange().enqueue("k", "1").await.unwrap();
+        server.receive_publish(1).await;
+        let waiting = tokio::spawn(confirm);
+        // more than a socket takes, so that the restore waits
+        let body = vec![0; 1 << 20];
+        for _ in 0..24 {
+            let exchange = second.default_exchange();
+            drop(both(exchange.enqueue("k", body.clone()), server.receive_publish(2)).await.0.unwrap());
+        }
+        drop(server);
+        let mut server = again(&listener).await;
+        server.open_channel(1).await;
+        within("the first channel's message", async {
+            // the second channel may be opened before or after it
+            let frame = server.next().await;
+            if frame.channel == 1 {
+                server.next().await;
+                server.next().await;
+                server.open_channel(2).await;
+            } else {
+                assert_eq!(frame.channel, 2);
+                server.send(2, channel::OpenOk).await;
+                server.receive::<lepus::protocol::confirm::Select>(2).await;
+                server.send(2, lepus::protocol::confirm::SelectOk).await;
+                server.receive_publish(1).await;
+            }
+        })
+        .await;
+        server.send(1, ACK).await;
+        sleep(Duration::from_millis(100)).await;
+        assert!(!connection.is_ready());
+        drop(server);
+        let mut server = again(&listener).await;
+        server.open_channel(1).await;
+        server.open_channel(2).await;
+        let reading = tokio::spawn(async move { while server.frame().await.is_some() {} });
+        within("the confirm", waiting).await.unwrap().unwrap();
+        reading.abort();
+    });
+}
+
+#[test]
+fn consumers_come_back_while_the_server_takes_no_publishes() {
+    test(async |_| {
+        let (listener, mut server, connection) = connected(|options| options).await;
+        let publishing = open(&mut server, &connection, 1).await;
+        let consuming = open(&mut server, &connection, 2).await;
+        let mut consumer = consumer(&mut server, &consuming, 2).await;
+        let confirm = publishing.default_exchange().enqueue("k", "1").await.unwrap();
+        server.receive_publish(1).await;
+        drop(server);
+        let mut server = again(&listener).await;
+        server.send(0, connection::Blocked { reason: short("low on memory") }).await;
+        server.open_channel(1).await;
+        server.open_channel(2).await;
+        server.start_consumer(2, "c").await;
+        deliver_one(&mut server, 2, b"x").await;
+        assert_eq!(next(&mut consumer).await, "x");
+        server.send(0, connection::Unblocked).await;
+        server.receive_publish(1).await;
+        server.send(1, ACK).await;
+        within("the confirm", confirm).await.unwrap();
+    });
+}
+
+#[test]
+fn a_revived_consumer_comes_back_when_its_channel_is_closed() {
+    test(async |_| {
+        let (_listener, mut server, connection) = connected(|options| options).await;
+        let channel = open(&mut server, &connection, 1).await;
+        let mut consumer = consumer(&mut server, &channel, 1).await;
+        let consuming = tokio::spawn(async move { next(&mut consumer).await });
+        server.send(1, basic::Cancel { consumer_tag: short("c"), no_wait: true }).await;
+        for number in [2, 3] {
+            server.expect(number, channel::Open).await;
+            server.send(number, channel::OpenOk).await;
+            server.start_consumer(number, "c").await;
+            if number == 2 {
+                // as when an ack took too long
+                server.send(2, close(406, 0, 0)).await;
+                server.expect(2, channel::CloseOk).await;
+            }
+        }
+        deliver_one(&mut server, 3, b"x").await;
+        assert_eq!(within("the consumer", consuming).await.unwrap(), "x");
+    });
+}
+
+#[test]
+fn what_an_idle_channel_had_confirmed_keeps_nobody_waiting() {
+    test(async |_| {
+        let (_listener, mut server, connection) =
+            connected(|options| options.unconfirmed_limit(20_000)).await;
+        let idle = open(&mut server, &connection, 1).await;
+        let busy = open(&mut server, &connection, 2).await;
+        let confirm = idle.default_exchange().enqueue("k", vec![0; 15_000]).await.unwrap();
+        server.receive_publish(1).await;
+        server.send(1, ACK).await;
+        within("the confirm", confirm).await.unwrap();
+        let exchange = busy.default_exchange();
+        for number in 1..=3 {
+            let sent = exchange.enqueue("k", vec![0; 4_000]).wait_at_most(Duration::from_secs(1)).await;
+            drop(sent.unwrap_or_else(|error| panic!("message {number} had to wait: {error}")));
+        }
+    });
+}
+
+#[test]
+fn returns_that_begin_during_a_restore_hear_of_everything_after_it() {
+    test(async |_| {
+        let (listener, mut server, connection) = connected(|options| options).await;
+        let channel = open(&mut server, &connection, 1).await;
+        let exchange = channel.default_exchange();
+        let confirm = exchange.enqueue("k", "1").await.unwrap();
+        server.receive_publish(1).await;
+        drop(server);
+        let mut server = again(&listener).await;
+        server.send(0, connection::Blocked { reason: short("low on memory") }).await;
+        server.open_channel(1).await;
+        sleep(Duration::from_millis(100)).await;
+        let mut returns = channel.returns();
+        server.send(0, connection::Unblocked).await;
+        server.receive_publish(1).await;
+        server.send(1, ACK).await;
+        within("the confirm", confirm).await.unwrap();
+        drop(exchange.enqueue("k", "2").mandatory().await.unwrap());
+        server.receive_publish(1).await;
+        server.write(&returned(1, "k", &Properties::default(), b"2")).await;
+        server.send(1, basic::Ack { delivery_tag: 2, multiple: false }).await;
+        assert_eq!(within("the message", returns.next()).await.unwrap().body(), "2");
+    });
+}
+
+#[test]
+fn what_was_returned_before_a_loss_can_be_taken_after_it() {
+    test(async |_| {
+        let (listener, mut server, connection) = connected(|options| options).await;
+        let channel = open(&mut server, &connection, 1).await;
+        let mut returns = channel.returns();
+        drop(channel.default_exchange().enqueue("k", "1").mandatory().await.unwrap());
+        server.receive_publish(1).await;
+        server.write(&returned(1, "k", &Properties::default(), b"1")).await;
+        server.send(1, ACK).await;
+        let told = within("the failure", channel.wait_for_confirms()).await.unwrap_err();
+        assert_eq!(told.kind(), ErrorKind::Returned);
+        drop(server);
+        let mut server = again(&listener).await;
+        both(connection.ready(), server.open_channel(1)).await.0.unwrap();
+        assert_eq!(within("the message", returns.next()).await.unwrap().body(), "1");
+    });
+}
+
+#[test]
+fn a_consumer_whose_resume_was_dropped_and_failed_is_paused() {
+    test(async |_| {
+        let (_listener, mut server, connection) = connected(|options| options).await;
+        let channel = open(&mut server, &connection, 1).await;
+        let mut consumer = consumer(&mut server, &channel, 1).await;
+        let cancelled = async {
+            let cancel = server.receive::<basic::Cancel>(1).await;
+            server.send(1, basic::CancelOk { consumer_tag: cancel.consumer_tag }).await;
+        };
+        both(consumer.pause(), cancelled).await.0.unwrap();
+        {
+            let mut resumed = std::pin::pin!(consumer.resume());
+            std::future::poll_fn(|context| {
+                assert!(resumed.as_mut().poll(context).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+        }
+        server.receive_consume(1).await;
+        server.send(1, close(404, 60, 20)).await;
+        server.expect(1, channel::CloseOk).await;
+        let reopened = server.receive::<channel::Open>(2);
+        let _ = reopened.await;
+        sleep(Duration::from_millis(50)).await;
+        assert!(consumer.is_paused());
+    });
+}
+
+#[test]
+fn what_came_and_needs_no_ack_outlives_every_loss() {
+    test(async |_| {
+        let (listener, mut server, connection) = connected(|options| options).await;
+        let channel = open(&mut server, &connection, 1).await;
+        let queue = channel.queue("q").unwrap();
+        let started = start_without_acks(&mut server);
+        let mut consumer = both(queue.consume().tag("c").no_ack(), started).await.0.unwrap();
+        for body in [b"1", b"2", b"3"] {
+            deliver_one(&mut server, 1, body).await;
+            drop(server);
+            server = again(&listener).await;
+            server.open_channel(1).await;
+            start_without_acks(&mut server).await;
+        }
+        for body in ["1", "2", "3"] {
+            assert_eq!(next(&mut consumer).await, body);
+        }
+    });
+}
+
+#[test]
+fn a_consumer_that_closes_the_whole_connection_is_left_out() {
+    test(async |_| {
+        let (listener, mut server, connection) = connected(|options| options).await;
+        let channel = open(&mut server, &connection, 1).await;
+        let mut consumer = consumer(&mut server, &channel, 1).await;
+        let mut events = connection.events();
+        drop(server);
+        let mut server = again(&listener).await;
+        server.open_channel(1).await;
+        let consume = server.receive_consume(1).await;
+        let (class_id, method_id) = (60, 20);
+        let (reply_code, reply_text) = (540, short("NOT_IMPLEMENTED"));
+        server.send(0, connection::Close { reply_code, reply_text, class_id, method_id }).await;
+        server.expect(0, connection::CloseOk).await;
+        drop(server);
+        let mut server = again(&listener).await;
+        server.open_channel(1).await;
+        let unrestored = within("the restore", async {
+            loop {
+                if let Some(Event::Restored { unrestored, .. }) = events.next().await {
+                    return unrestored;
+                }
+            }
+        })
+        .await;
+        assert_eq!(unrestored.len(), 1);
+        assert_eq!(unrestored[0].error.reply_code(), Some(540));
+        // it is not tried again on this link: the next method is another one
+        let exchange = channel.default_exchange();
+        let confirm = exchange.enqueue("k", "1").await.unwrap();
+        server.receive_publish(1).await;
+        server.send(1, ACK).await;
+        within("the confirm", confirm).await.unwrap();
+        // but after the next loss
+        drop(server);
+        let mut server = again(&listener).await;
+        server.open_channel(1).await;
+        assert_eq!(server.start_consumer(1, "c").await, consume);
+        deliver_one(&mut server, 1, b"x").await;
+        assert_eq!(next(&mut consumer).await, "x");
+    });
+}
