@@ -188,16 +188,16 @@ impl Broker {
         self.with_state(|state| state.faults.next_cut_after = Some(bytes));
     }
 
-    /// Cuts the connection from which the next such method comes, instead of doing what it asks for. A
-    /// method's number is the constant `ID` of its struct, such as `protocol::queue::Declare::ID`.
-    pub fn cut_at(&self, method: MethodId) {
-        self.with_state(|state| state.faults.cut_at.push(method));
+    /// Cuts the connection from which the next such method comes, instead of doing what it asks for:
+    /// `broker.cut_at::<protocol::queue::Declare>()`.
+    pub fn cut_at<M: Arguments>(&self) {
+        self.with_state(|state| state.faults.cut_at.push(M::ID));
     }
 
-    /// Something happens to the next reply of a kind, such as `protocol::queue::DeclareOk::ID`; called
-    /// more than once for a kind, to the one after it, too. Confirms and deliveries are no replies.
-    pub fn fault_reply(&self, reply: MethodId, fault: ReplyFault) {
-        self.with_state(|state| state.faults.add_reply(reply, fault));
+    /// Something happens to the next reply of a kind: `broker.fault_reply::<protocol::queue::DeclareOk>(ReplyFault::Drop)`.
+    /// Called more than once for a kind, to the one after it, too. Confirms and deliveries are no replies.
+    pub fn fault_reply<R: Arguments>(&self, fault: ReplyFault) {
+        self.with_state(|state| state.faults.add_reply(R::ID, fault));
     }
 
     /// Every login is refused with 403, until this is called with `false`.

@@ -98,8 +98,9 @@ async fn publishers_wait_while_the_broker_blocks_and_go_on_by_themselves() {
     }
 
     // a blocked connection is read no more: calls on it time out, and a close, too
+    let mut impatient_blocked = impatient.watch_blocked();
     drop(other.default_exchange().enqueue("nowhere", "x").await.unwrap());
-    impatient.watch_blocked().changed().await;
+    assert!(impatient_blocked.changed().await.is_some());
     let error = other.declare_queue("").await.unwrap_err();
     assert_eq!((error.kind(), error.scope()), (ErrorKind::Timeout, Scope::Call));
     assert_eq!(impatient.close().await.unwrap_err().kind(), ErrorKind::Timeout);

@@ -1,0 +1,118 @@
+//! Limits of frames, channels, messages, memory and time.
+
+use std::time::Duration;
+
+use lepus::broker::Broker;
+use lepus::{ConnectOptions, ErrorKind};
+use tokio::time::timeout;
+
+use crate::tools::{open, test};
+
+#[test]
+fn what_is_offered_is_what_was_set() {
+    test(async |_| {
+        let options = Broker::options().frame_max(8192).channel_max(2).heartbeat(7);
+        let broker = options.start().await.unwrap();
+        let connection = lepus::connect(&broker.url()).await.unwrap();
+        assert_eq!((connection.frame_max(), connection.channel_max(), connection.heartbeat()), (8192, 2, 7));
+        let one = connection.channel().await.unwrap();
+        let _two = connection.channel().await.unwrap();
+        assert_eq!(connection.channel().await.unwrap_err().kind(), ErrorKind::NoFreeChannel);
+        one.declare_queue("jobs").await.unwrap();
+        one.default_exchange().publish("jobs", vec![1; 100_000]).await.unwrap();
+        assert_eq!(broker.queue("jobs").unwrap().ready_bytes, 100_000);
+    });
+}
+
+#[test]
+fn a_message_may_be_as_large_as_was_set_and_no_larger() {
+    test(async |_| {
+        let broker = Broker::options().message_max(1000).start().await.unwrap();
+        let (connection, channel) = open(&broker).await;
+        channel.declare_queue("jobs").await.unwrap();
+        channel.default_exchange().publish("jobs", vec![0; 1000]).await.unwrap();
+        let error = channel.default_exchange().publish("jobs", vec![0; 1001]).await.unwrap_err();
+        assert_eq!((error.kind(), error.reply_code()), (ErrorKind::ChannelClosed, Some(406)));
+        assert!(connection.is_open());
+    });
+}
+
+#[test]
+fn beyond_the_memory_limit_publishers_wait() {
+    test(async |_| {
+        const LIMIT: usize = 1 << 20;
+        let broker = Broker::options().memory_limit(LIMIT as u64).start().await.unwrap();
+        let (connection, channel) = open(&broker).await;
+        channel.declare_queue("jobs").await.unwrap();
+        let exchange = channel.default_exchange();
+        let mut blocked = connection.watch_blocked();
+        exchange.publish("jobs", vec![0; LIMIT + 1]).await.unwrap();
+        assert!(blocked.changed().await.is_some());
+        assert_eq!(broker.memory(), LIMIT as u64 + 1);
+        let mut publish = Box::pin(exchange.publish("jobs", vec![0; LIMIT + 1]));
+        assert!(timeout(Duration::from_millis(50), &mut publish).await.is_err(), "it must wait");
+
+        // a connection that only consumes is not blocked
+        let (_second, other) = open(&broker).await;
+        assert_eq!(other.queue("jobs").unwrap().purge().await.unwrap(), 1);
+        publish.await.unwrap();
+        // the first connection is not read: it is blocked again
+        assert_eq!(other.queue("jobs").unwrap().purge().await.unwrap(), 1);
+        broker.until(|broker| broker.memory() == 0).await;
+    });
+}
+
+#[test]
+fn a_silent_client_is_cut_after_two_heartbeats() {
+    test(async |_| {
+        let broker = Broker::options().heartbeat(1).start().await.unwrap();
+        let options = ConnectOptions::new(&broker.url()).unwrap();
+        // it lives on its own heartbeats
+        let alive = options.connect().await.unwrap();
+        let mut dead = lepus_less::log_in(broker.address()).await;
+        broker.until(|broker| broker.connections().len() == 2).await;
+        broker.until(|broker| broker.connections().len() == 1).await;
+        lepus_less::until_its_end(&mut dead).await;
+        assert!(alive.is_open());
+    });
+}
+
+/// A client that says nothing once it has logged in.
+mod lepus_less {
+    use std::net::SocketAddr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    pub(super) async fn log_in(address: SocketAddr) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let frame = |payload: &[u8]| {
+            let mut bytes = vec![1, 0, 0];
+            bytes.extend_from_slice(&u32::try_from(payload.len()).unwrap().to_be_bytes());
+            bytes.extend_from_slice(payload);
+            bytes.push(0xCE);
+            bytes
+        };
+        let mut start_ok = vec![0, 10, 0, 11, 0, 0, 0, 0, 5];
+        start_ok.extend_from_slice(b"PLAIN\0\0\0\x0c\0guest\0guest\x05en_US");
+        let tune_ok = [0, 10, 0, 31, 7, 255, 0, 2, 0, 0, 0, 1];
+        let open = [0, 10, 0, 40, 1, b'/', 0, 0];
+        stream.write_all(b"AMQP\0\0\x09\x01").await.unwrap();
+        for method in [start_ok.as_slice(), &tune_ok, &open] {
+            stream.write_all(&frame(method)).await.unwrap();
+        }
+        stream
+    }
+
+    pub(super) async fn until_its_end(stream: &mut TcpStream) {
+        let mut all = Vec::new();
+        // cut: an end or a reset
+        drop(stream.read_to_end(&mut all).await);
+        // the last thing before it, but for heartbeats, is open-ok
+        let heartbeat = [8, 0, 0, 0, 0, 0, 0, 0xCE];
+        while let Some(rest) = all.strip_suffix(&heartbeat) {
+            all.truncate(rest.len());
+        }
+        assert!(all.ends_with(&[0, 10, 0, 41, 0, 0xCE]), "{all:?}");
+    }
+}
