@@ -1,25 +1,8 @@
 //! An AMQP 0-9-1 broker in memory, for tests and demos (feature `test-broker`).
 //!
-//! It listens on loopback, in the process that starts it, and behaves as `RabbitMQ` does: so that a service
-//! can be tested on a machine without one, and with the [faults](Broker#impl-Broker-1) that no real broker
-//! has on demand. It keeps nothing on disk, knows no permissions and no TLS, and is no product for production.
+//! It behaves as `RabbitMQ` does, and has faults on demand that no real broker has. No product for production.
 //!
-//! ```
-//! use lepus::broker::Broker;
-//!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let broker = Broker::start().await?;
-//! let connection = lepus::connect_robust(&broker.url()).await?;
-//! let channel = connection.channel().await?;
-//! let queue = channel.declare_queue("jobs").await?;
-//!
-//! broker.cut(); // the network is gone, and comes back
-//! channel.default_exchange().publish("jobs", "work").await?;
-//! assert_eq!(broker.bodies("jobs"), ["work"]);
-//! # Ok(())
-//! # }
-//! ```
+#![doc = include_str!("../../docs/testing.md")]
 
 mod acks;
 mod arguments;
