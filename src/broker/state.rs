@@ -344,15 +344,14 @@ impl State {
         let Ok(connection) = self.connection(at.connection) else { return };
         let vhost = Arc::clone(&connection.vhost);
         let Some(channel) = connection.channels.get_mut(&at.channel) else { return };
-        let consumers = std::mem::take(&mut channel.consumers);
-        let mut deliveries: Vec<_> = std::mem::take(&mut channel.unacked).into_values().collect();
-        if let Mode::Tx(transaction) = std::mem::take(&mut channel.mode) {
+        let closing = channel.closing;
+        let gone = std::mem::replace(channel, Channel { closing, ..Channel::default() });
+        let mut deliveries: Vec<_> = gone.unacked.into_values().collect();
+        if let Mode::Tx(transaction) = gone.mode {
             deliveries.extend(transaction.settled.into_iter().map(|(delivery, _)| delivery));
         }
-        channel.content = None;
-        channel.reply_to = None;
         // consumers first, so that nothing is delivered to them again
-        for (tag, consumer) in consumers {
+        for (tag, consumer) in gone.consumers {
             self.unsubscribe(at, &tag, &consumer.queue);
         }
         self.settle(&vhost, deliveries, Settle::Requeue);
