@@ -1,6 +1,6 @@
 //! A channel, as the broker sees it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Bytes, BytesMut};
 
@@ -41,10 +41,11 @@ pub(super) enum Settle {
     Reject,
 }
 
-/// A publish whose routing is still to come.
+/// A publish, and where it goes.
 #[derive(Debug)]
 pub(super) struct Published {
     pub message: Message,
+    pub queues: BTreeSet<ShortStr>,
     pub mandatory: bool,
 }
 
@@ -119,7 +120,7 @@ pub(super) struct Channel {
     pub prefetch: u16,
     /// For all consumers together; 0 for no limit.
     pub prefetch_global: u16,
-    /// How many of the unacknowledged deliveries belong to consumers.
+    /// How many of the unacknowledged deliveries belong to consumers; with those whose ack a transaction holds.
     pub consumed: usize,
     pub mode: Mode,
     pub content: Option<Content>,
@@ -159,28 +160,27 @@ impl Channel {
     }
 
     /// Takes the deliveries that a tag names: one, or all up to it; tag 0 with `multiple` names all.
-    /// `None` when there is no such delivery.
+    /// `None` when there is no such delivery. They count until they are [freed](Self::free).
     pub(super) fn take(&mut self, tag: u64, multiple: bool) -> Option<Vec<Unacked>> {
-        let taken: Vec<_> = if !multiple {
-            vec![self.unacked.remove(&tag)?]
-        } else if tag == 0 {
-            std::mem::take(&mut self.unacked).into_values().collect()
-        } else {
-            let behind = tag.checked_add(1).map_or_else(BTreeMap::new, |next| self.unacked.split_off(&next));
-            let taken = std::mem::replace(&mut self.unacked, behind);
-            if taken.is_empty() {
-                return None;
-            }
-            taken.into_values().collect()
-        };
-        for delivery in &taken {
-            if let Some(name) = &delivery.consumer {
-                self.consumed = self.consumed.saturating_sub(1);
-                if let Some(consumer) = self.consumers.get_mut(name) {
-                    consumer.unacked = consumer.unacked.saturating_sub(1);
-                }
+        if !multiple {
+            return Some(vec![self.unacked.remove(&tag)?]);
+        }
+        if tag == 0 {
+            return Some(std::mem::take(&mut self.unacked).into_values().collect());
+        }
+        let last = self.unacked.remove(&tag)?;
+        let behind = self.unacked.split_off(&tag);
+        let before = std::mem::replace(&mut self.unacked, behind);
+        Some(before.into_values().chain([last]).collect())
+    }
+
+    /// A delivery that was taken counts no more.
+    pub(super) fn free(&mut self, delivery: &Unacked) {
+        if let Some(name) = &delivery.consumer {
+            self.consumed = self.consumed.saturating_sub(1);
+            if let Some(consumer) = self.consumers.get_mut(name) {
+                consumer.unacked = consumer.unacked.saturating_sub(1);
             }
         }
-        Some(taken)
     }
 }

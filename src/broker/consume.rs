@@ -52,13 +52,15 @@ impl State {
         let queue = vhost.queue(at.connection, &name)?;
         let thing = refusal::queue(&vhost_name, &name);
         let priority = consumer_priority(&thing, queue.settings.kind, &consume.arguments)?;
+        // a quorum queue takes no notice of it
+        let exclusive = consume.exclusive && !queue.is_quorum();
         let in_use = queue.consumers().iter().any(|other| other.exclusive)
-            || consume.exclusive && !queue.consumers().is_empty();
+            || exclusive && (queue.settings.single_active || !queue.consumers().is_empty());
         if in_use {
             return Err(Refusal::access_refused(format_args!("{thing} in exclusive use")));
         }
         queue.last_used = now;
-        queue.subscribe(Subscription { at, tag: tag.clone(), priority, exclusive: consume.exclusive });
+        queue.subscribe(Subscription { at, tag: tag.clone(), priority, exclusive });
         let consumer = Consumer { queue: name.clone(), no_ack: consume.no_ack, prefetch, unacked: 0 };
         self.channel(at)?.consumers.insert(tag.clone(), consumer);
         self.reply_unless(consume.no_wait, at, &wire::ConsumeOk { consumer_tag: tag })?;
@@ -121,10 +123,8 @@ impl State {
             )));
         }
         queue.last_used = now;
-        let mut expired = Vec::new();
-        while let Some(entry) = queue.pop_expired(now) {
-            expired.push(entry);
-        }
+        self.bury_expired(&place);
+        let Some(queue) = self.queue_at(&place) else { return Err(Refusal::internal("no such queue")) };
         let found = queue.pop();
         let (queue_id, left) = (queue.id, count(queue.depth()));
         let mut answer = None;
@@ -133,9 +133,6 @@ impl State {
                 queue.unacked += 1;
             }
             answer = Some((entry.properties(queue), entry));
-        }
-        for entry in expired {
-            self.bury(&place, entry, "expired");
         }
         self.pump_soon(place);
         let Some((properties, entry)) = answer else { return self.reply(at, &wire::GetEmpty) };

@@ -32,7 +32,7 @@ pub(super) const CLASSIC_ARGUMENTS: [&str; 14] = [
 ];
 
 /// What a quorum queue understands.
-pub(super) const QUORUM_ARGUMENTS: [&str; 15] = [
+pub(super) const QUORUM_ARGUMENTS: [&str; 16] = [
     "x-dead-letter-exchange",
     "x-dead-letter-routing-key",
     "x-dead-letter-strategy",
@@ -48,6 +48,7 @@ pub(super) const QUORUM_ARGUMENTS: [&str; 15] = [
     "x-delivery-limit",
     "x-message-ttl",
     "x-queue-leader-locator",
+    "x-consumer-timeout",
 ];
 
 /// Arguments of an exchange that a second declaration must repeat.

@@ -20,7 +20,8 @@ pub enum ReplyFault {
     Drop,
     /// It is sent twice.
     Duplicate,
-    /// It is sent after this time; what comes later may overtake it.
+    /// It is sent after this time, whatever happens to its channel meanwhile; what comes later may overtake it. A
+    /// `connection.close-ok` never comes then: the connection ends without it.
     Delay(Duration),
     /// The connection is cut in its place: the broker has done what the client will never hear of.
     Cut,
@@ -72,9 +73,9 @@ impl Faults {
         self.reversed.is_some_and(|count| decided < count)
     }
 
-    /// Whether the confirms that go out now do so in reverse order; over with them.
-    pub(super) fn confirms_reversed(&mut self) -> bool {
-        self.reversed.take().is_some()
+    /// How many of the confirms that go out now do so in reverse order; over with them.
+    pub(super) fn take_reversed(&mut self) -> Option<usize> {
+        self.reversed.take()
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
@@ -166,7 +167,7 @@ impl State {
 }
 
 /// Faults. Each acts on what is there when it is called, or on the next occasion, and is over then, unless
-/// it says otherwise.
+/// it says otherwise. A [restart](Broker::restart) ends none.
 impl Broker {
     /// Cuts all connections at once, as when the network goes.
     pub fn cut(&self) {
@@ -178,12 +179,14 @@ impl Broker {
         self.with_state(|state| state.end(id, End::Cut));
     }
 
-    /// Cuts each connection that is there after so many more bytes have been written to it.
+    /// Cuts each connection that is there after so many more bytes have been written to it, heartbeats not counted. The
+    /// client reads these bytes and then an end of file.
     pub fn cut_after(&self, bytes: u64) {
         self.with_connections(|connection| connection.cut_after = Some(bytes));
     }
 
-    /// Cuts the next connection that comes after so many bytes have been written to it.
+    /// Cuts the next connection that comes after so many bytes have been written to it, as [`cut_after`](Self::cut_after)
+    /// does.
     pub fn cut_next_after(&self, bytes: u64) {
         self.with_state(|state| state.faults.next_cut_after = Some(bytes));
     }
@@ -195,7 +198,8 @@ impl Broker {
     }
 
     /// Something happens to the next reply of a kind: `broker.fault_reply::<protocol::queue::DeclareOk>(ReplyFault::Drop)`.
-    /// Called more than once for a kind, to the one after it, too. Confirms and deliveries are no replies.
+    /// Called more than once for a kind, to the one after it, too. Only what answers a request is a reply: for anything
+    /// else, such as a confirm, a delivery or `connection.start`, nothing ever happens.
     pub fn fault_reply<R: Arguments>(&self, fault: ReplyFault) {
         self.with_state(|state| state.faults.add_reply(R::ID, fault));
     }
@@ -205,7 +209,8 @@ impl Broker {
         self.with_state(|state| state.faults.refuse_logins = refuse);
     }
 
-    /// Closes all open connections with a code and a text, as an operator does with 320, `CONNECTION_FORCED`.
+    /// Closes all open connections with a code and a text of at most 255 bytes (none if it has more), as an operator does
+    /// with 320, `CONNECTION_FORCED`.
     pub fn close_connections(&self, code: u16, text: &str) {
         let text = ShortStr::try_from(text).unwrap_or_default();
         self.with_state(|state| {
@@ -217,7 +222,7 @@ impl Broker {
         });
     }
 
-    /// Blocks publishers with `connection.blocked`, until [`unblock`](Self::unblock). As with `RabbitMQ`, a
+    /// Blocks publishers with `connection.blocked` and a reason of at most 255 bytes (none if it has more), until [`unblock`](Self::unblock). As with `RabbitMQ`, a
     /// connection is blocked once it has published.
     pub fn block(&self, reason: &str) {
         self.with_state(|state| state.alarm = Some(reason.into()));
@@ -233,12 +238,14 @@ impl Broker {
         self.in_vhost("/").cancel_consumers(queue)
     }
 
-    /// Answers the next so many publishes on channels with confirms with a nack; they go to no queue.
+    /// Answers the next so many publishes on channels with confirms with a nack; they go to no queue. Replaces an earlier
+    /// count.
     pub fn nack_publishes(&self, count: u32) {
         self.with_state(|state| state.faults.nacks = count);
     }
 
-    /// Holds confirms back until a channel has so many of them, and then sends these in reverse order, one by one.
+    /// Holds confirms back until a channel has so many of them, and then sends these in reverse order, one by one. Replaces
+    /// an earlier count.
     pub fn reverse_confirms(&self, count: usize) {
         self.with_state(|state| state.faults.reversed = Some(count));
     }
@@ -258,10 +265,6 @@ impl Broker {
     }
 
     fn with_connections(&self, mut change: impl FnMut(&mut Connection)) {
-        self.with_state(|state| {
-            let there =
-                state.connections.values_mut().filter(|connection| connection.phase != Phase::Greeting);
-            there.for_each(&mut change);
-        });
+        self.with_state(|state| state.connections.values_mut().for_each(&mut change));
     }
 }

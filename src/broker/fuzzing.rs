@@ -15,7 +15,7 @@ use crate::codec::generated::{basic, channel, confirm, connection, exchange, que
 use crate::codec::{Arguments, FieldTable, FieldValue, MethodId, Properties, ShortStr};
 
 use super::Keep;
-use super::channel::{Mode, Unacked};
+use super::channel::{Channel, Mode, Unacked};
 use super::connection::OUT_MAX;
 use super::fault::ReplyFault;
 use super::message::Message;
@@ -212,15 +212,57 @@ impl Clients {
                     prefetch_size: 0,
                 },
             ),
-            _ => match dice.byte() % 3 {
-                0 => self.call(
+            _ => match dice.byte() {
+                128.. => self.undo(client, channel, dice),
+                byte if byte % 3 == 0 => self.call(
                     client,
                     channel,
                     &queue::Purge { queue: dice.queue(), ..queue::Purge::default() },
                 ),
-                1 => self.call(client, channel, &basic::Recover { requeue: true }),
+                byte if byte % 3 == 1 => self.call(client, channel, &basic::Recover { requeue: true }),
                 _ => self.restart(if dice.truth() { Keep::Durable } else { Keep::Nothing }),
             },
+        }
+    }
+
+    /// Exchanges and bindings go; direct replies.
+    fn undo(&mut self, client: usize, channel: u16, dice: &mut Dice<'_>) {
+        match dice.byte() % 4 {
+            0 => self.call(
+                client,
+                channel,
+                &exchange::Delete { exchange: dice.exchange(), ..exchange::Delete::default() },
+            ),
+            1 => self.call(
+                client,
+                channel,
+                &queue::Unbind {
+                    queue: dice.queue(),
+                    exchange: dice.exchange(),
+                    routing_key: dice.key(),
+                    ..queue::Unbind::default()
+                },
+            ),
+            2 => self.call(
+                client,
+                channel,
+                &exchange::Unbind {
+                    source: dice.exchange(),
+                    destination: dice.exchange(),
+                    routing_key: dice.key(),
+                    ..exchange::Unbind::default()
+                },
+            ),
+            _ => {
+                let channels =
+                    self.state.connections.values().flat_map(|connection| connection.channels.values());
+                let mut addresses =
+                    channels.filter_map(|channel| channel.reply_to.as_ref()).map(|to| to.address.clone());
+                if let Some(routing_key) = addresses.next() {
+                    let publish = basic::Publish { routing_key, ..basic::Publish::default() };
+                    self.content(client, channel, &publish, dice);
+                }
+            }
         }
     }
 
@@ -307,6 +349,10 @@ impl Clients {
             mandatory: dice.truth(),
             ..basic::Publish::default()
         };
+        self.content(client, channel, &publish, dice);
+    }
+
+    fn content(&mut self, client: usize, channel: u16, publish: &basic::Publish, dice: &mut Dice<'_>) {
         let bits = dice.byte();
         let properties = Properties {
             delivery_mode: Some(bits & 3),
@@ -317,7 +363,7 @@ impl Clients {
         };
         let body = vec![b'b'; usize::from(dice.byte()) * 16];
         let mut bytes = Vec::new();
-        put_method(&mut bytes, channel, &publish);
+        put_method(&mut bytes, channel, publish);
         crate::codec::content::put_header(&mut bytes, channel, body.len() as u64, &properties);
         if !body.is_empty() {
             put_frame(&mut bytes, FRAME_BODY, channel, |out| out.extend_from_slice(&body));
@@ -377,9 +423,12 @@ impl Clients {
     }
 
     /// What must hold whenever nothing is under way.
-    fn check(&self) {
+    fn check(&mut self) {
+        while !self.state.work.is_empty() {
+            self.state.run();
+            self.read();
+        }
         let state = &self.state;
-        assert!(state.work.is_empty(), "something was left to do");
         for connection in state.connections.values() {
             assert!(connection.out.len() <= OUT_MAX + 100_000, "{} bytes wait", connection.out.len());
         }
@@ -393,13 +442,7 @@ impl Clients {
 
     fn unacked(&self) -> impl Iterator<Item = &Unacked> {
         let channels = self.state.connections.values().flat_map(|connection| connection.channels.values());
-        channels.flat_map(|channel| {
-            let settled = match &channel.mode {
-                Mode::Tx(transaction) => transaction.settled.as_slice(),
-                _ => &[],
-            };
-            channel.unacked.values().chain(settled.iter().map(|(delivery, _)| delivery))
-        })
+        channels.flat_map(unacked)
     }
 
     fn check_unacked(&self) {
@@ -414,7 +457,7 @@ impl Clients {
             assert_eq!(queue.ready_bytes(), bytes);
         }
         for channel in self.state.connections.values().flat_map(|connection| connection.channels.values()) {
-            let consumed = channel.unacked.values().filter(|delivery| delivery.consumer.is_some()).count();
+            let consumed = unacked(channel).filter(|delivery| delivery.consumer.is_some()).count();
             assert_eq!(channel.consumed, consumed);
         }
     }
@@ -459,6 +502,15 @@ impl Clients {
         let held = once.values().sum::<u64>() + in_transactions;
         assert_eq!(state.memory.load(Ordering::Relaxed), held);
     }
+}
+
+/// What a channel has not acknowledged, or not for good.
+fn unacked(channel: &Channel) -> impl Iterator<Item = &Unacked> {
+    let settled = match &channel.mode {
+        Mode::Tx(transaction) => transaction.settled.as_slice(),
+        _ => &[],
+    };
+    channel.unacked.values().chain(settled.iter().map(|(delivery, _)| delivery))
 }
 
 fn connect(state: &mut State) -> u64 {

@@ -56,22 +56,14 @@ impl State {
                 self.flush_confirms(at.connection);
                 let connection = self.connection(at.connection)?;
                 connection.phase = Phase::Closing;
-                let channels: Vec<_> = connection.channels.keys().copied().collect();
-                for channel in channels {
-                    self.close_channel(At { channel, ..at });
-                }
-                // when the client reads the answer, they are gone
-                self.give_up_exclusive(at.connection);
-                let connection = self.connection(at.connection)?;
-                connection.put(0, &wire::CloseOk);
-                connection.end(End::Flush);
+                // when the client reads the answer, its queues are gone
+                self.clean_up(at.connection);
+                self.reply(at, &wire::CloseOk)?;
+                self.end(at.connection, End::Flush);
                 Ok(())
             }
             (_, Method::ConnectionCloseOk(_)) => Ok(()),
-            (Phase::Open, Method::ConnectionUpdateSecret(_)) => {
-                connection.put(0, &wire::UpdateSecretOk);
-                Ok(())
-            }
+            (Phase::Open, Method::ConnectionUpdateSecret(_)) => self.reply(at, &wire::UpdateSecretOk),
             (_, other) => {
                 let MethodId { class, method } = other.id();
                 Err(Refusal::command_invalid(format_args!("unexpected method {class}.{method} on channel 0")))

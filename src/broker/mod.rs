@@ -35,9 +35,10 @@ mod vhost;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 pub use self::fault::ReplyFault;
@@ -64,8 +65,28 @@ pub enum Keep {
 pub struct Broker {
     shared: Arc<Shared>,
     address: SocketAddr,
-    /// The task that listens; `None` while the broker is stopped.
-    listener: Mutex<Option<JoinHandle<()>>>,
+    /// Who stops or restarts the broker holds it, one after the other.
+    listener: Mutex<Listener>,
+}
+
+/// What the broker has of its port.
+#[derive(Debug)]
+enum Listener {
+    /// The task that accepts connections.
+    Running(JoinHandle<()>),
+    /// A socket that is bound and does not listen, so that nobody else is given the port; if the system allowed it.
+    Stopped(Option<TcpSocket>),
+}
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // else the port is blocked for a minute by the connections that were cut
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 impl Broker {
@@ -85,12 +106,13 @@ impl Broker {
         Options::default()
     }
 
-    async fn with(options: Options) -> io::Result<Self> {
-        let listener = TcpListener::bind(options.address).await?;
-        let address = listener.local_addr()?;
+    fn with(options: Options) -> io::Result<Self> {
+        let socket = bind(options.address)?;
+        let address = socket.local_addr()?;
         let shared = Arc::new(Shared::new(State::new(options)));
-        let task = tokio::spawn(socket::listen(Arc::clone(&shared), listener));
-        Ok(Self { shared, address, listener: Mutex::new(Some(task)) })
+        let mut broker = Self { shared, address, listener: Mutex::new(Listener::Stopped(None)) };
+        *broker.listener.get_mut() = Listener::Running(broker.listen(socket)?);
+        Ok(broker)
     }
 
     /// Where it listens, as a URL with the first user's name and password, and the virtual host `/`.
@@ -136,19 +158,12 @@ impl Broker {
     }
 
     /// Stops: all connections are cut, and others are refused by the system. What is in memory stays for
-    /// [`restart`](Self::restart). Returns when all connections are gone and the port is free.
+    /// [`restart`](Self::restart), and so does the port. Returns when all connections are gone.
     ///
     /// Cancel safe: the broker stops, whoever waits for it.
     pub async fn stop(&self) {
-        let task = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(task) = task {
-            task.abort();
-            self.with_state(State::lose_all);
-            // it ends by being aborted
-            drop(task.await);
-            // who came in between
-            self.with_state(State::lose_all);
-        }
+        let mut listener = self.listener.lock().await;
+        self.end(&mut listener).await;
     }
 
     /// Stops if it runs, and starts on the same port with what is kept.
@@ -156,12 +171,31 @@ impl Broker {
     /// # Errors
     /// When it cannot listen there any more.
     pub async fn restart(&self, keep: Keep) -> io::Result<()> {
-        self.stop().await;
+        let mut listener = self.listener.lock().await;
+        self.end(&mut listener).await;
         self.with_state(|state| state.restart(keep));
-        let listener = TcpListener::bind(self.address).await?;
-        let task = tokio::spawn(socket::listen(Arc::clone(&self.shared), listener));
-        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+        let socket = match std::mem::replace(&mut *listener, Listener::Stopped(None)) {
+            Listener::Stopped(Some(socket)) => socket,
+            _ => bind(self.address)?,
+        };
+        *listener = Listener::Running(self.listen(socket)?);
         Ok(())
+    }
+
+    async fn end(&self, listener: &mut Listener) {
+        let Listener::Running(task) = listener else { return };
+        task.abort();
+        self.with_state(State::lose_all);
+        // it ends by being aborted
+        drop(task.await);
+        *listener = Listener::Stopped(bind(self.address).ok());
+        // who came in between
+        self.with_state(State::lose_all);
+    }
+
+    fn listen(&self, socket: TcpSocket) -> io::Result<JoinHandle<()>> {
+        let listener = socket.listen(BACKLOG)?;
+        Ok(tokio::spawn(socket::listen(Arc::clone(&self.shared), listener)))
     }
 
     fn with_state<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
@@ -176,8 +210,7 @@ impl Broker {
 /// Ends the tasks; the runtime closes their sockets soon after.
 impl Drop for Broker {
     fn drop(&mut self) {
-        let task = self.listener.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(task) = task {
+        if let Listener::Running(task) = self.listener.get_mut() {
             task.abort();
         }
     }

@@ -68,7 +68,7 @@ impl State {
             deliveries: 0,
             _held: held,
         };
-        let published = Published { message, mandatory: publish.mandatory };
+        let published = self.route(at, message, publish.mandatory)?;
         let confirms = matches!(self.channel(at)?.mode, Mode::Confirm(_));
         let nack = self.faults.nack_next(confirms);
         let number = match &mut self.channel(at)?.mode {
@@ -89,21 +89,28 @@ impl State {
         Ok(())
     }
 
-    /// Brings a message into the queues that it is routed to; whether all of them took it.
-    fn enqueue(&mut self, at: At, published: Published) -> Result<bool, Refusal> {
-        let Published { mut message, mandatory } = published;
-        if message.exchange.is_empty()
-            && let Some((to, consumer)) = self.reply_channel(&message.routing_key)
-        {
-            return self.reply_directly(to, consumer.tag, &message);
-        }
-        let vhost = self.vhost(at)?;
-        let name = Arc::clone(&vhost.name);
-        let queues = vhost.route(&message);
+    /// Where a message goes: that is decided when it comes, also in a transaction.
+    fn route(&mut self, at: At, mut message: Message, mandatory: bool) -> Result<Published, Refusal> {
+        let queues = self.vhost(at)?.route(&message);
         if let Some(headers) = &mut message.properties.headers {
             headers.remove("BCC");
         }
-        if queues.is_empty() && mandatory {
+        Ok(Published { message, queues, mandatory })
+    }
+
+    /// Brings a message into the queues that it is routed to; whether all of them took it.
+    fn enqueue(&mut self, at: At, published: Published) -> Result<bool, Refusal> {
+        let Published { message, mut queues, mandatory } = published;
+        let vhost = self.vhost(at)?;
+        let name = Arc::clone(&vhost.name);
+        // a transaction may have outlived them
+        queues.retain(|queue| vhost.queues.contains_key(queue));
+        let direct = message.exchange.is_empty().then(|| self.reply_channel(&message.routing_key)).flatten();
+        let is_direct = direct.is_some();
+        if let Some((to, consumer)) = direct {
+            self.reply_directly(to, consumer.tag, &message)?;
+        }
+        if queues.is_empty() && !is_direct && mandatory {
             let returned = wire::Return {
                 reply_code: constants::NO_ROUTE,
                 reply_text: ShortStr::try_from("NO_ROUTE").unwrap_or_default(),
@@ -141,7 +148,11 @@ impl State {
         !refused
     }
 
-    fn reply_directly(&mut self, to: At, tag: ShortStr, message: &Message) -> Result<bool, Refusal> {
+    /// Hands a reply to who has asked. It is lost where too much waits to be read: nobody holds it meanwhile.
+    fn reply_directly(&mut self, to: At, tag: ShortStr, message: &Message) -> Result<(), Refusal> {
+        if !self.connection(to.connection)?.has_room() {
+            return Ok(());
+        }
         let delivery_tag = self.channel(to)?.next_tag();
         let deliver = wire::Deliver {
             consumer_tag: tag,
@@ -151,7 +162,7 @@ impl State {
             routing_key: message.routing_key.clone(),
         };
         self.connection(to.connection)?.put_content(to.channel, &deliver, &message.properties, &message.body);
-        Ok(true)
+        Ok(())
     }
 
     /// Notes a confirm, to be sent with others that the same read brings.
@@ -188,11 +199,11 @@ impl State {
             connection.confirming.push(at.channel);
             return;
         }
-        if faults.confirms_reversed() {
-            for (delivery_tag, taken) in decided.into_iter().rev() {
+        if let Some(count) = faults.take_reversed() {
+            let in_order = decided.split_off(count.min(decided.len()));
+            for (delivery_tag, taken) in std::mem::replace(&mut decided, in_order).into_iter().rev() {
                 put_confirm(connection, at.channel, delivery_tag, taken, false);
             }
-            return;
         }
         decided.sort_unstable();
         // runs of the same answer as one
@@ -237,21 +248,17 @@ impl State {
         for message in published {
             self.enqueue(at, message)?;
         }
-        let vhost = Arc::clone(&self.connection(at.connection)?.vhost);
         for (delivery, how) in settled {
-            self.settle(&vhost, vec![delivery], how);
+            self.settle_all(at, vec![delivery], how)?;
         }
-        self.pump_queues_of(at);
         self.reply(at, &tx::CommitOk)
     }
 
     /// Publishes are forgotten; acknowledged deliveries are unacknowledged again.
     pub(super) fn rollback(&mut self, at: At) -> Result<(), Refusal> {
         let Transaction { settled, .. } = self.end_transaction(at)?;
-        let channel = self.channel(at)?;
-        for (delivery, _) in settled {
-            channel.await_ack(delivery);
-        }
+        let again = settled.into_iter().map(|(delivery, _)| (delivery.tag, delivery));
+        self.channel(at)?.unacked.extend(again);
         self.reply(at, &tx::RollbackOk)
     }
 }

@@ -42,7 +42,7 @@ pub(super) struct Queue {
     ready_bytes: u64,
     /// How many messages are with consumers.
     pub unacked: usize,
-    /// Highest priority first; among equals, who has waited longest.
+    /// Highest priority first; among equals, who has waited longest. A single active consumer stands before them all.
     consumers: Vec<Subscription>,
     /// An auto-delete queue goes with its last consumer, not before it had one.
     pub had_consumers: bool,
@@ -89,8 +89,13 @@ impl Queue {
 
     /// Whether a message of this size is refused, since there is no room and nothing may be dropped for it.
     pub(super) fn refuses(&self, size: u64) -> bool {
+        // a quorum queue notices when it is over its limit
+        let more = u64::from(self.is_quorum());
         self.settings.overflow != Overflow::DropHead
-            && (self.settings.max_length.is_some_and(|most| self.ready.len() as u64 >= most)
+            && (self
+                .settings
+                .max_length
+                .is_some_and(|most| self.ready.len() as u64 >= most.saturating_add(more))
                 || self.settings.max_length_bytes.is_some_and(|most| self.ready_bytes + size > most))
     }
 
@@ -158,8 +163,11 @@ impl Queue {
         self.pop()
     }
 
-    /// Takes the first message if there are more than the limits allow.
+    /// Takes the first message if there are more than the limits allow, and the queue drops what is too much.
     pub(super) fn pop_surplus(&mut self) -> Option<Entry> {
+        if self.settings.overflow != Overflow::DropHead {
+            return None;
+        }
         let over = self.settings.max_length.is_some_and(|most| self.ready.len() as u64 > most)
             || self.settings.max_length_bytes.is_some_and(|most| self.ready_bytes > most);
         if over { self.pop() } else { None }
@@ -187,8 +195,12 @@ impl Queue {
 
     /// Adds a consumer, behind those of its priority.
     pub(super) fn subscribe(&mut self, consumer: Subscription) {
-        let behind = self.consumers.partition_point(|other| other.priority >= consumer.priority);
-        self.consumers.insert(behind, consumer);
+        // in a classic queue the active one stays, whatever the priority of who comes
+        let active =
+            usize::from(self.settings.single_active && !self.is_quorum() && !self.consumers.is_empty());
+        let others = self.consumers.get(active..).unwrap_or_default();
+        let behind = others.partition_point(|other| other.priority >= consumer.priority);
+        self.consumers.insert(active + behind, consumer);
         self.had_consumers = true;
     }
 

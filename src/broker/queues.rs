@@ -48,7 +48,6 @@ impl State {
             same_flag("auto_delete", &thing, declare.auto_delete, queue.auto_delete)?;
             let names = queue_arguments(queue.settings.kind);
             same_arguments(names, &thing, &declare.arguments, &queue.arguments)?;
-            queue.last_used = now;
         } else {
             names_an_exchange("x-dead-letter-exchange", &thing, &declare.arguments)?;
             let flags = Flags {
@@ -79,7 +78,9 @@ impl State {
     }
 
     fn answer_declared(&mut self, at: At, name: ShortStr, no_wait: bool) -> Result<(), Refusal> {
+        let now = self.now;
         let queue = self.vhost(at)?.queue(at.connection, &name)?;
+        queue.last_used = now;
         let (id, is_quorum) = (queue.id, queue.is_quorum());
         let (messages, consumers) = (queue.depth(), queue.consumers().len());
         // in a quorum queue, who has got a message counts as a consumer until it is settled

@@ -91,10 +91,12 @@ impl Settings {
             Some(b"reject-publish-dlx") => Overflow::RejectPublishDlx,
             _ => Overflow::DropHead,
         };
-        let delivery_limit = match (kind, number("x-delivery-limit")) {
+        let delivery_limit = arguments.get("x-delivery-limit").and_then(FieldValue::as_integer);
+        let delivery_limit = match (kind, delivery_limit) {
             (QueueKind::Classic, _) => None,
             (QueueKind::Quorum, None) => Some(DELIVERY_LIMIT),
-            (QueueKind::Quorum, Some(limit)) => Some(u32::try_from(limit).unwrap_or(u32::MAX)),
+            // a negative number is no limit
+            (QueueKind::Quorum, Some(limit)) => u32::try_from(limit).ok(),
         };
         let max_priority = number("x-max-priority").and_then(|most| u8::try_from(most).ok());
         Ok(Self {

@@ -10,6 +10,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::codec::frame::HEARTBEAT;
@@ -92,6 +93,8 @@ async fn keep_time(shared: Arc<Shared>, timer: Arc<Notify>) {
             () = at(next) => {}
         }
         shared.with(State::tick);
+        // if there is more work than is done at once
+        yield_now().await;
     }
 }
 

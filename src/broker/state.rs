@@ -26,6 +26,9 @@ use super::queue::{Queue, Subscription};
 use super::refusal::Refusal;
 use super::vhost::Vhost;
 
+/// How much work is done before others have their turn: dead letters may multiply.
+const WORK_AT_ONCE: usize = 10_000;
+
 /// A channel of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct At {
@@ -166,13 +169,18 @@ impl State {
         }
     }
 
-    /// Does all work that events have left behind.
+    /// Does the work that events have left behind. If it is very much, the [timer](Self::tick) goes on with it after
+    /// others have had their turn.
     pub(super) fn run(&mut self) {
-        while let Some(work) = self.work.pop_front() {
-            match work {
-                Work::Pump(place) => self.pump(&place),
-                Work::DeadLetter(death) => self.publish_dead(&death),
+        for _ in 0..WORK_AT_ONCE {
+            match self.work.pop_front() {
+                Some(Work::Pump(place)) => self.pump(&place),
+                Some(Work::DeadLetter(death)) => self.publish_dead(&death),
+                None => break,
             }
+        }
+        if !self.work.is_empty() {
+            self.timer.notify_one();
         }
         self.throttle();
     }
@@ -186,15 +194,9 @@ impl State {
             self.delete_queue(place);
             return;
         }
-        let mut dead = Vec::new();
-        while let Some(entry) = queue.pop_expired(now) {
-            dead.push((entry, "expired"));
-        }
-        while let Some(entry) = queue.pop_surplus() {
-            dead.push((entry, "maxlen"));
-        }
-        for (entry, reason) in dead {
-            self.bury(place, entry, reason);
+        self.bury_expired(place);
+        while let Some(entry) = self.queue_at(place).and_then(Queue::pop_surplus) {
+            self.bury(place, entry, "maxlen");
         }
         while self.deliver_one(place) {}
         // what comes to the front may be over, too
@@ -207,6 +209,14 @@ impl State {
                 self.disarm(armed, place);
                 self.arm(deadline, place.clone());
             }
+        }
+    }
+
+    /// Gives up the messages at a queue's front whose time is over.
+    pub(super) fn bury_expired(&mut self, place: &Place) {
+        let now = self.now;
+        while let Some(entry) = self.queue_at(place).and_then(|queue| queue.pop_expired(now)) {
+            self.bury(place, entry, "expired");
         }
     }
 
@@ -359,18 +369,26 @@ impl State {
 
     /// A connection is gone, however that came.
     pub(super) fn lost(&mut self, id: u64) {
-        let Ok(connection) = self.connection(id) else { return };
-        let channels: Vec<_> = connection.channels.keys().copied().collect();
-        for channel in channels {
-            self.close_channel(At { connection: id, channel });
-        }
-        self.give_up_exclusive(id);
+        self.clean_up(id);
         self.connections.remove(&id);
         self.run();
     }
 
-    /// A connection ends, and with it the queues that belong to it.
-    pub(super) fn give_up_exclusive(&mut self, id: u64) {
+    /// A connection ends, and with it its channels and the queues that belong to it.
+    pub(super) fn clean_up(&mut self, id: u64) {
+        for at in self.channels_of(id) {
+            self.close_channel(at);
+        }
+        self.give_up_exclusive(id);
+    }
+
+    fn channels_of(&self, id: u64) -> Vec<At> {
+        let channels =
+            self.connections.get(&id).into_iter().flat_map(|connection| connection.channels.keys());
+        channels.map(|channel| At { connection: id, channel: *channel }).collect()
+    }
+
+    fn give_up_exclusive(&mut self, id: u64) {
         let Ok(connection) = self.connection(id) else { return };
         let vhost = Arc::clone(&connection.vhost);
         match self.faults.exclusive_lingers {
@@ -391,10 +409,8 @@ impl State {
 
     /// What was to be written is written: consumers that were held back may go on.
     pub(super) fn written(&mut self, id: u64) {
-        let Ok(connection) = self.connection(id) else { return };
-        let channels: Vec<_> = connection.channels.keys().copied().collect();
-        for channel in channels {
-            self.pump_queues_of(At { connection: id, channel });
+        for at in self.channels_of(id) {
+            self.pump_queues_of(at);
         }
         self.run();
     }
@@ -492,11 +508,7 @@ impl State {
                 method_id: blamed.method,
             },
         );
-        let channels: Vec<_> = connection.channels.keys().copied().collect();
-        for channel in channels {
-            self.close_channel(At { connection: id, channel });
-        }
-        self.give_up_exclusive(id);
+        self.clean_up(id);
     }
 
     /// Ends a connection's socket.
@@ -517,8 +529,6 @@ impl State {
 
     /// Forgets what a restart does not keep. All connections are gone already.
     pub(super) fn restart(&mut self, keep: Keep) {
-        self.faults = Faults::default();
-        self.alarm = None;
         self.timers.clear();
         for vhost in self.vhosts.values_mut() {
             match keep {
@@ -527,6 +537,9 @@ impl State {
             }
             for (name, queue) in &mut vhost.queues {
                 queue.armed = None;
+                // leases start anew
+                queue.last_used = self.now;
+                queue.had_consumers = false;
                 self.work.push_back(Work::Pump((Arc::clone(&vhost.name), name.clone())));
             }
         }

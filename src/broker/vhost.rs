@@ -118,27 +118,32 @@ impl Vhost {
     /// Removes an exchange and all bindings from and to it.
     pub(super) fn delete_exchange(&mut self, name: &ShortStr) {
         self.exchanges.remove(name);
-        self.unbind_everywhere(&Destination::Exchange(name.clone()));
+        self.unbind_everywhere(Destination::Exchange(name.clone()));
     }
 
     /// Removes a queue and the bindings to it.
     pub(super) fn delete_queue(&mut self, name: &ShortStr) -> Option<Queue> {
         let queue = self.queues.remove(name)?;
-        self.unbind_everywhere(&Destination::Queue(name.clone()));
+        self.unbind_everywhere(Destination::Queue(name.clone()));
         Some(queue)
     }
 
-    fn unbind_everywhere(&mut self, destination: &Destination) {
-        let mut done = Vec::new();
-        for (name, exchange) in &mut self.exchanges {
-            let before = exchange.bindings.len();
-            exchange.bindings.retain(|key, _| key.destination != *destination);
-            if exchange.auto_delete && exchange.bindings.is_empty() && before > 0 {
-                done.push(name.clone());
+    /// Removes all bindings to what is gone. Auto-delete exchanges go with their last one, and then those to them.
+    fn unbind_everywhere(&mut self, destination: Destination) {
+        let mut gone = vec![destination];
+        while let Some(destination) = gone.pop() {
+            let mut unused = Vec::new();
+            for (name, exchange) in &mut self.exchanges {
+                let before = exchange.bindings.len();
+                exchange.bindings.retain(|key, _| key.destination != destination);
+                if exchange.auto_delete && exchange.bindings.is_empty() && before > 0 {
+                    unused.push(name.clone());
+                }
             }
-        }
-        for name in done {
-            self.delete_exchange(&name);
+            for name in unused {
+                self.exchanges.remove(&name);
+                gone.push(Destination::Exchange(name));
+            }
         }
     }
 

@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use lepus::broker::ReplyFault;
-use lepus::protocol::{basic, queue};
+use lepus::protocol::{basic, connection, queue};
 use lepus::{ConnectOptions, ErrorKind, Message};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::tools::{open, test};
@@ -220,6 +222,53 @@ fn confirms_in_reverse_reach_each_its_own() {
         first.await.unwrap();
         // and it is over
         exchange.publish("jobs", "4").await.unwrap();
+    });
+}
+
+#[test]
+fn only_so_many_confirms_are_reversed() {
+    test(async |broker| {
+        let (_connection, channel) = open(&broker).await;
+        let exchange = channel.default_exchange();
+        broker.reverse_confirms(2);
+        let mut confirms = Vec::new();
+        // in one write, so that the broker has them all before it answers
+        for _ in 0..6 {
+            confirms.push(exchange.enqueue("nowhere", "x").await.unwrap());
+        }
+        for confirm in confirms {
+            confirm.await.unwrap();
+        }
+        exchange.publish("nowhere", "x").await.unwrap();
+    });
+}
+
+#[test]
+fn connections_that_are_logging_in_are_cut_too() {
+    test(async |broker| {
+        let mut silent = TcpStream::connect(broker.address()).await.unwrap();
+        broker.until(|broker| broker.connections().len() == 1).await;
+        broker.cut();
+        assert_eq!(silent.read(&mut [0]).await.unwrap(), 0);
+        broker.until(|broker| broker.connections().is_empty()).await;
+    });
+}
+
+#[test]
+fn a_close_whose_answer_is_lost_ends_all_the_same() {
+    test(async |broker| {
+        for fault in [ReplyFault::Drop, ReplyFault::Delay(Duration::from_secs(60)), ReplyFault::Cut] {
+            let (connection, _channel) = open(&broker).await;
+            broker.fault_reply::<connection::CloseOk>(fault);
+            // the end of the stream will do
+            drop(connection.close().await);
+            assert!(!connection.is_open());
+            broker.until(|broker| broker.connections().is_empty()).await;
+        }
+        let (connection, channel) = open(&broker).await;
+        broker.fault_reply::<lepus::protocol::channel::CloseOk>(ReplyFault::Cut);
+        drop(channel.close().await);
+        assert_eq!(connection.closed().await.kind(), ErrorKind::ConnectionLost);
     });
 }
 

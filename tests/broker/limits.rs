@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lepus::broker::Broker;
-use lepus::{ConnectOptions, ErrorKind};
+use lepus::{ConnectOptions, ErrorKind, ExchangeKind, Message};
 use tokio::time::timeout;
 
 use crate::tools::{open, test};
@@ -74,6 +74,61 @@ fn a_silent_client_is_cut_after_two_heartbeats() {
         broker.until(|broker| broker.connections().len() == 1).await;
         lepus_less::until_its_end(&mut dead).await;
         assert!(alive.is_open());
+    });
+}
+
+#[test]
+fn a_chain_of_exchanges_that_go_together_may_be_long() {
+    test(async |broker| {
+        let (_connection, channel) = open(&broker).await;
+        let declare = |number: u32| {
+            channel.declare_exchange(number.to_string(), ExchangeKind::Fanout).auto_delete().into_future()
+        };
+        let mut before = declare(0).await.unwrap();
+        for number in 1..2000 {
+            let next = declare(number).await.unwrap();
+            next.bind(&before, "").await.unwrap();
+            before = next;
+        }
+        // the last one takes them all along
+        before.delete().await.unwrap();
+        assert!(broker.exchanges().iter().all(|exchange| exchange.name.starts_with("amq.")));
+    });
+}
+
+#[test]
+fn dead_letters_that_multiply_let_others_have_their_turn() {
+    test(async |broker| {
+        let (_connection, channel) = open(&broker).await;
+        let dead = channel.declare_exchange("dead", ExchangeKind::Fanout).await.unwrap();
+        for number in 0..7 {
+            let declare = channel.declare_queue(number.to_string()).dead_letter_to("dead");
+            declare.message_ttl(Duration::ZERO).await.unwrap().bind(&dead, "").await.unwrap();
+        }
+        let (_other, idle) = open(&broker).await;
+        dead.publish("", "x").await.unwrap();
+        idle.declare_queue("free").await.unwrap();
+        broker.until(|broker| broker.memory() == 0).await;
+    });
+}
+
+#[test]
+fn direct_replies_to_who_does_not_read_are_lost() {
+    test(async |broker| {
+        let options = ConnectOptions::new(&broker.url()).unwrap().incoming_limit(1 << 16);
+        let asking = options.connect().await.unwrap();
+        let channel = asking.channel().await.unwrap();
+        let _unread = channel.queue("amq.rabbitmq.reply-to").unwrap().consume().no_ack().await.unwrap();
+        let (_connection, answering) = open(&broker).await;
+        let requests = answering.declare_queue("requests").await.unwrap();
+        let request = Message::new("ask").reply_to("amq.rabbitmq.reply-to");
+        channel.default_exchange().publish("requests", request).await.unwrap();
+        let request = requests.get().await.unwrap().unwrap();
+        let address = request.properties().unwrap().reply_to.unwrap();
+        for _ in 0..100 {
+            answering.default_exchange().publish(&address, vec![0; 1 << 20]).await.unwrap();
+        }
+        assert!(broker.memory() <= 3, "only the request");
     });
 }
 

@@ -1,5 +1,9 @@
 //! What a restart keeps.
 
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use lepus::broker::{Broker, Keep};
 use lepus::{ErrorKind, ExchangeKind, Message};
 
@@ -81,11 +85,63 @@ fn a_stopped_broker_refuses_connections_until_it_starts_again() {
 }
 
 #[test]
-fn faults_end_with_a_restart() {
+fn faults_outlive_a_restart() {
     test(async |broker| {
+        broker.stop().await;
         broker.refuse_logins(true);
         broker.restart(Keep::Durable).await.unwrap();
+        assert_eq!(lepus::connect(&broker.url()).await.unwrap_err().kind(), ErrorKind::Auth);
+        broker.refuse_logins(false);
         open(&broker).await;
+    });
+}
+
+#[test]
+fn the_port_of_a_stopped_broker_is_kept() {
+    test(async |broker| {
+        broker.stop().await;
+        // whoever asks for any port gets another one
+        let others: Vec<_> =
+            (0..1000).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
+        assert!(others.iter().all(|other| other.local_addr().unwrap() != broker.address()));
+        broker.restart(Keep::Durable).await.unwrap();
+        open(&broker).await;
+    });
+}
+
+#[test]
+fn stops_and_restarts_wait_for_each_other() {
+    test(async |broker| {
+        let broker = Arc::new(broker);
+        for _ in 0..20 {
+            let tasks = [(); 4].map(|()| {
+                let broker = Arc::clone(&broker);
+                tokio::spawn(async move { broker.restart(Keep::Nothing).await })
+            });
+            for task in tasks {
+                task.await.unwrap().unwrap();
+            }
+        }
+        open(&broker).await;
+        tokio::join!(broker.stop(), broker.stop());
+        assert_eq!(lepus::connect(&broker.url()).await.unwrap_err().kind(), ErrorKind::Connect);
+    });
+}
+
+#[test]
+fn leases_start_anew_with_a_restart() {
+    test(async |broker| {
+        let (connection, channel) = open(&broker).await;
+        let lease = Duration::from_millis(300);
+        channel.declare_queue("jobs").expires(lease).await.unwrap();
+        connection.close().await.unwrap();
+        broker.stop().await;
+        tokio::time::sleep(lease * 2).await;
+        let restarted = Instant::now();
+        broker.restart(Keep::Durable).await.unwrap();
+        assert!(broker.queue("jobs").is_some());
+        broker.until(|broker| broker.queue("jobs").is_none()).await;
+        assert!(restarted.elapsed() >= lease);
     });
 }
 

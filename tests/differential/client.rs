@@ -37,6 +37,7 @@ impl Client {
     /// Connects and logs in, and gives what the server says about itself.
     pub(crate) fn connect(url: &str) -> (Self, FieldTable) {
         let (user, password, address, vhost) = parts(url);
+        let address = if address.contains(':') { address.to_owned() } else { format!("{address}:5672") };
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(HANGS)).unwrap();

@@ -178,6 +178,91 @@ a1 nack 0 requeue
 a1 reject 0 requeue
 a1 get q2 no-ack
 
+a1 declare q1
+a1 publish - q1 body=one
+a1 publish - q1 body=two
+a1 publish - q1 body=three
+a1 get q1
+a1 get q1
+a1 ack #1000 multiple
+
+a1 declare q1
+a1 publish - q1 body=one
+a1 publish - q1 body=two
+a1 get q1
+a1 get q1
+a1 ack #2
+a1 nack #2 multiple requeue
+
+a1 declare q1 x-single-active-consumer=true
+a1 consume q1 t1
+b1 consume q1 t2 x-priority=5
+b1 consume q1 t3 x-priority=9
+a1 publish - q1 body=one
+a1 ack 0
+a1 cancel t1
+a1 publish - q1 body=two
+
+a1 declare q1 durable x-queue-type=quorum x-single-active-consumer=true
+a1 consume q1 t1
+a1 publish - q1 body=one
+a1 ack 0
+a1 cancel t1
+
+a1 declare q1 x-single-active-consumer=true
+a1 consume q1 t1 exclusive
+
+a1 declare q1 durable x-queue-type=quorum
+a1 consume q1 t1 exclusive
+b1 consume q1 t2 exclusive
+b2 consume q1 t3
+
+a1 declare q1
+a1 qos 1
+a1 consume q1 t1
+a1 tx.select
+a1 publish - q1 body=one
+a1 publish - q1 body=two
+a1 tx.commit
+a1 ack 0
+a1 tx.rollback
+a1 ack 0
+a1 tx.commit
+
+a1 declare q1
+a1 exchange x1 fanout
+a1 tx.select
+a1 publish x1 - body=before
+a1 bind q1 x1 -
+a1 publish x1 - body=after
+b1 unexchange x1
+a1 tx.commit
+a1 get q1
+
+a1 declare q1 durable x-queue-type=quorum x-max-length=2 x-overflow=reject-publish
+a1 confirm.select
+a1 publish - q1 body=one
+a1 publish - q1 body=two
+a1 publish - q1 body=three
+a1 publish - q1 body=four
+
+a1 declare q1 durable x-queue-type=quorum x-delivery-limit=-1
+a1 consume q1 t1
+a1 publish - q1 body=one
+a1 reject 0 requeue
+a1 reject 0 requeue
+a1 reject 0 requeue
+
+a1 consume amq.rabbitmq.reply-to t1 no-ack
+a1 declare q1
+a1 declare q2
+b1 consume q1 t1 no-ack
+a1 publish - q1 reply-to=amq.rabbitmq.reply-to body=ask
+b1 reply CC=q2 body=answer
+a1 get q2
+b1 reply BCC=q2 body=answer
+a1 get q2
+
 a1 declare q1 auto-delete
 a1 exchange x1 fanout auto-delete
 a1 exchange x2 topic auto-delete
