@@ -7,7 +7,7 @@ use crate::codec::{Arguments, ShortStr};
 
 use super::arguments::consumer_priority;
 use super::channel::{Consumer, ReplyTo, Unacked};
-use super::queue::Subscription;
+use super::queue::{Queue, Subscription};
 use super::queues::count;
 use super::refusal::{self, Refusal};
 use super::state::{At, State};
@@ -33,24 +33,25 @@ impl State {
     }
 
     pub(super) fn consume(&mut self, at: At, consume: wire::Consume) -> Result<(), Refusal> {
+        let name = self.named(at, &consume.queue)?;
         let tag =
             if consume.consumer_tag.is_empty() { self.invent("amq.ctag-") } else { consume.consumer_tag };
         let channel = self.channel(at)?;
-        let prefetch = channel.prefetch;
-        if channel.consumers.contains_key(&tag)
-            || channel.reply_to.as_ref().is_some_and(|consumer| consumer.tag == tag)
-        {
+        let (prefetch, is_shared) = (channel.prefetch, channel.prefetch_global != 0);
+        if channel.consumers.contains_key(&tag) {
             return Err(Refusal::not_allowed(format_args!("attempt to reuse consumer tag '{tag}'")));
         }
         if consume.queue.as_bytes() == REPLY_TO.as_bytes() {
             return self.consume_replies(at, tag, consume.no_ack, consume.no_wait);
         }
-        let name = self.named(at, &consume.queue)?;
         let now = self.now;
         let vhost = self.vhost(at)?;
         let vhost_name = Arc::clone(&vhost.name);
         let queue = vhost.queue(at.connection, &name)?;
         let thing = refusal::queue(&vhost_name, &name);
+        if is_shared && queue.is_quorum() {
+            return Err(Refusal::not_implemented(format_args!("{thing} does not support global qos")));
+        }
         let priority = consumer_priority(&thing, queue.settings.kind, &consume.arguments)?;
         // a quorum queue takes no notice of it
         let exclusive = consume.exclusive && !queue.is_quorum();
@@ -124,8 +125,10 @@ impl State {
         }
         queue.last_used = now;
         self.bury_expired(&place);
-        let Some(queue) = self.queue_at(&place) else { return Err(Refusal::internal("no such queue")) };
-        let found = queue.pop();
+        let found = self.queue_at(&place).and_then(Queue::pop);
+        // nor does the count tell of what is over behind it
+        self.bury_expired(&place);
+        let queue = self.vhost(at)?.queue(at.connection, &name)?;
         let (queue_id, left) = (queue.id, count(queue.depth()));
         let mut answer = None;
         if let Some(entry) = found {

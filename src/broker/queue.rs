@@ -27,6 +27,10 @@ type Rank = (u8, u64);
 /// Stands before all others.
 const RETURNED: u8 = u8::MAX;
 
+/// The priorities of a quorum queue go from 0 to 31, as from `RabbitMQ` 4.3 on; this one has who names none.
+const QUORUM_PRIORITY: u8 = 4;
+const QUORUM_PRIORITY_MAX: u8 = 31;
+
 /// A queue.
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -106,11 +110,15 @@ impl Queue {
             (Some(own), Some(all)) => Some(own.min(all)),
             (own, all) => own.or(all),
         };
-        let most = self.settings.max_priority.unwrap_or(0);
+        let given = message.properties.priority;
+        let priority = match self.settings.kind {
+            QueueKind::Classic => given.unwrap_or(0).min(self.settings.max_priority.unwrap_or(0)),
+            QueueKind::Quorum => given.unwrap_or(QUORUM_PRIORITY).min(QUORUM_PRIORITY_MAX),
+        };
         let position = self.next_position;
         self.next_position += 1;
         self.insert(Entry {
-            priority: message.properties.priority.unwrap_or(0).min(most),
+            priority,
             redelivered: message.deliveries > 0,
             acquired: message.deliveries,
             deliveries: message.deliveries,
@@ -137,7 +145,12 @@ impl Queue {
 
     /// Takes the first ready message.
     pub(super) fn pop(&mut self) -> Option<Entry> {
-        let (_, entry) = self.ready.pop_first()?;
+        let first = *self.ready.first_key_value()?.0;
+        self.take(first)
+    }
+
+    fn take(&mut self, rank: Rank) -> Option<Entry> {
+        let entry = self.ready.remove(&rank)?;
         self.ready_bytes -= entry.message.size();
         Some(entry)
     }
@@ -157,10 +170,20 @@ impl Queue {
         self.ready_bytes = self.ready.values().map(|entry| entry.message.size()).sum();
     }
 
-    /// Takes the first message if its time is over. Those behind it wait for it, as in `RabbitMQ`.
+    /// Takes the first message if its time is over, in a quorum queue the first of each priority. Those behind it wait for
+    /// it, as in `RabbitMQ`.
     pub(super) fn pop_expired(&mut self, now: Instant) -> Option<Entry> {
-        self.ready.first_key_value()?.1.expires.filter(|expires| *expires <= now)?;
-        self.pop()
+        let is_over = |entry: &Entry| entry.expires.is_some_and(|expires| expires <= now);
+        let rank = *self.fronts().find(|(_, entry)| is_over(entry))?.0;
+        self.take(rank)
+    }
+
+    fn fronts(&self) -> impl Iterator<Item = (&Rank, &Entry)> {
+        let first = self.ready.first_key_value();
+        std::iter::successors(first, |((class, _), _)| {
+            let next = class.checked_add(1).filter(|_| self.is_quorum())?;
+            self.ready.range((next, 0)..).next()
+        })
     }
 
     /// Takes the first message if there are more than the limits allow, and the queue drops what is too much.
@@ -175,8 +198,8 @@ impl Queue {
 
     /// When time next does something to the queue: a message expires, or the queue does.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let head = self.ready.first_key_value().and_then(|(_, entry)| entry.expires);
-        head.into_iter().chain(self.expires_at()).min()
+        let fronts = self.fronts().filter_map(|(_, entry)| entry.expires);
+        fronts.chain(self.expires_at()).min()
     }
 
     /// When the queue goes for want of use.

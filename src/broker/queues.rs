@@ -82,7 +82,9 @@ impl State {
         let queue = self.vhost(at)?.queue(at.connection, &name)?;
         queue.last_used = now;
         let (id, is_quorum) = (queue.id, queue.is_quorum());
-        let (messages, consumers) = (queue.depth(), queue.consumers().len());
+        // of single active consumers a quorum queue counts the active one
+        let counted = if is_quorum && queue.settings.single_active { 1 } else { usize::MAX };
+        let (messages, consumers) = (queue.depth(), queue.consumers().len().min(counted));
         // in a quorum queue, who has got a message counts as a consumer until it is settled
         let consumers = if is_quorum { consumers + self.unsettled_gets(id) } else { consumers };
         let answer = wire::DeclareOk {

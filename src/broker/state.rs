@@ -198,8 +198,10 @@ impl State {
         while let Some(entry) = self.queue_at(place).and_then(Queue::pop_surplus) {
             self.bury(place, entry, "maxlen");
         }
-        while self.deliver_one(place) {}
-        // what comes to the front may be over, too
+        while self.deliver_one(place) {
+            // what comes to the front may be over, too
+            self.bury_expired(place);
+        }
         let Some(queue) = self.queue_at(place) else { return };
         if let Some(deadline) = queue.deadline() {
             if deadline <= now {

@@ -82,6 +82,48 @@ a1 publish - q1 expiration=0 body=n
 
 a1 declare q1
 a1 publish - q1 body=one
+a1 publish - q1 expiration=0 body=two
+a1 get q1
+
+a1 declare q1
+a1 publish - q1 body=one
+a1 publish - q1 expiration=0 body=two
+a1 consume q1 t1
+
+a1 declare q1 durable x-queue-type=quorum
+a1 publish - q1 priority=2 body=two
+a1 publish - q1 expiration=0 body=none
+a1 publish - q1 priority=40 body=forty
+a1 publish - q1 body=none
+a1 publish - q1 priority=9 body=nine
+a1 publish - q1 priority=0 body=zero
+a1 get q1
+a1 get q1
+a1 nack 0 requeue
+a1 get q1
+a1 reject 0 requeue
+a1 reject 0 requeue
+a1 consume q1 t1
+
+a1 consume amq.rabbitmq.reply-to t1 no-ack
+a1 declare q1
+a1 consume q1 t1
+a1 consume amq.rabbitmq.reply-to t1 no-ack
+
+a1 declare q1 durable x-queue-type=quorum
+a1 qos 1 global
+a1 consume q1 t1
+
+a1 declare q1
+a1 consume q1 -
+a1 delete q1
+
+a1 declare q1
+a2 consume q1 t1
+a2 consume - t1
+
+a1 declare q1
+a1 publish - q1 body=one
 a1 get q1
 a1 reject 0 requeue
 a1 consume q1 t1

@@ -3,13 +3,14 @@
 use crate::heard::Heard;
 
 /// Words of lines that 3.10 takes in another way than 4.x, which the embedded broker follows.
-const NOT_IN_3: [(&str, &str); 7] = [
+const NOT_IN_3: [(&str, &str); 8] = [
     ("nonsense", "an unknown type of exchange closes the connection with 503; so did it until 3.13"),
     ("x-queue-leader-locator", "classic queues refuse it"),
     ("x-queue-mode=nonsense", "it is checked; in 4.x it means nothing"),
     ("x-queue-version", "there is no need to be 2"),
     ("x-queue-type=1", "the queue's name is made up before the type is checked, which ends with 541"),
     ("x-delivery-limit", "every delivery counts; in 4.3 those that basic.nack gives back do not"),
+    (" priority=", "quorum queues have none before 4.3"),
     ("amq.rabbitmq.log", "it is only there when the log goes to it"),
 ];
 

@@ -220,7 +220,8 @@ impl Side {
             Method::BasicAck(ack) => self.hear_confirm(at, ack.delivery_tag, ack.multiple, "ack"),
             Method::BasicNack(nack) => self.hear_confirm(at, nack.delivery_tag, nack.multiple, "nack"),
             Method::BasicCancel(cancel) => {
-                self.heard.note(format!("{peer}{number} cancels"), cancel.consumer_tag.to_string());
+                let tag = self.plain(&cancel.consumer_tag.to_string());
+                self.heard.note(format!("{peer}{number} cancels"), tag);
             }
             method => {
                 if matches!(method, Method::ChannelClose(_) | Method::ChannelCloseOk(_)) {
@@ -288,7 +289,9 @@ impl Side {
     /// Without the run's prefix.
     fn plain(&self, text: &str) -> String {
         let text = text.replace(&self.prefix, "");
-        without_invented(&without_invented(&text, "amq.gen-"), "amq.rabbitmq.reply-to.")
+        ["amq.gen-", "amq.ctag-", "amq.rabbitmq.reply-to."]
+            .iter()
+            .fold(text, |text, invented| without_invented(&text, invented))
     }
 
     /// Removes what the run has left.

@@ -27,25 +27,18 @@ fn publishers_that_never_stop_wait_in_an_outage() {
         let mut patient =
             Patient::with(t, |options| options, |robust| robust.clone().unconfirmed_limit(LIMIT)).await;
         let channel = patient.channel().await;
-        let queue = channel.declare_queue(t.name()).await.unwrap();
-        // the broker, which may be in this process, keeps nothing
-        let other = patient.other.channel().await.unwrap();
-        let mut consumer = other.queue(queue.name()).unwrap().consume().no_ack().await.unwrap();
-        let received = tokio::spawn(async move {
-            for _ in 0..=PUBLISHERS * MESSAGES {
-                drop(consumer.next().await.unwrap().unwrap());
-            }
-        });
+        // to no queue: the broker, which may be in this process, keeps nothing
+        let nowhere = t.name();
         // what is there has been seen before the measuring begins
-        channel.default_exchange().publish(queue.name(), vec![0; BODY]).await.unwrap();
+        channel.default_exchange().publish(&nowhere, vec![0; BODY]).await.unwrap();
         patient.lose().await;
         let before = resident();
         let mut publishers = tokio::task::JoinSet::new();
         for _ in 0..PUBLISHERS {
-            let (exchange, queue) = (channel.default_exchange(), queue.clone());
+            let (exchange, nowhere) = (channel.default_exchange(), nowhere.clone());
             publishers.spawn(async move {
                 for _ in 0..MESSAGES {
-                    drop(exchange.enqueue(queue.name(), vec![0; BODY]).await.unwrap());
+                    drop(exchange.enqueue(&nowhere, vec![0; BODY]).await.unwrap());
                 }
             });
         }
@@ -66,6 +59,5 @@ fn publishers_that_never_stop_wait_in_an_outage() {
         let grown = resident().saturating_sub(before);
         println!("{} KiB more when all of it was published", grown / 1024);
         assert!(grown < bound + LIMIT, "{grown} bytes more after it");
-        within("the messages", received).await.unwrap();
     });
 }
