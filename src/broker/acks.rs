@@ -14,7 +14,7 @@ impl State {
     }
 
     pub(super) fn nack(&mut self, at: At, nack: &wire::Nack) -> Result<(), Refusal> {
-        let how = if nack.requeue { Settle::Return } else { Settle::Reject };
+        let how = if nack.requeue { Settle::Return } else { Settle::Discard };
         self.settle_tag(at, nack.delivery_tag, nack.multiple, how)
     }
 

@@ -38,7 +38,10 @@ pub(super) enum Settle {
     Return,
     /// Given back after an attempt that failed.
     Requeue,
+    /// Given up after an attempt that failed.
     Reject,
+    /// Given up unused.
+    Discard,
 }
 
 /// A publish, and where it goes.

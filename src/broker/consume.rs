@@ -49,10 +49,10 @@ impl State {
         let vhost_name = Arc::clone(&vhost.name);
         let queue = vhost.queue(at.connection, &name)?;
         let thing = refusal::queue(&vhost_name, &name);
+        let priority = consumer_priority(&thing, queue.settings.kind, &consume.arguments)?;
         if is_shared && queue.is_quorum() {
             return Err(Refusal::not_implemented(format_args!("{thing} does not support global qos")));
         }
-        let priority = consumer_priority(&thing, queue.settings.kind, &consume.arguments)?;
         // a quorum queue takes no notice of it
         let exclusive = consume.exclusive && !queue.is_quorum();
         let in_use = queue.consumers().iter().any(|other| other.exclusive)

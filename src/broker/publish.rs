@@ -135,11 +135,11 @@ impl State {
         let refused = queue.refuses(message.size());
         let overflow = queue.settings.overflow;
         if !refused {
-            let was_empty = queue.depth() == 0;
+            let (was_empty, is_classic) = (queue.depth() == 0, !queue.is_quorum());
             queue.push(Arc::clone(message), now);
             // a consumer that waits gets it whatever its time to live and the queue's limits
             if was_empty {
-                self.deliver_one(place);
+                self.deliver_one(place, is_classic);
             }
             self.pump_soon(place.clone());
         } else if overflow == Overflow::RejectPublishDlx {

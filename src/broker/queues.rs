@@ -85,8 +85,8 @@ impl State {
         // of single active consumers a quorum queue counts the active one
         let counted = if is_quorum && queue.settings.single_active { 1 } else { usize::MAX };
         let (messages, consumers) = (queue.depth(), queue.consumers().len().min(counted));
-        // in a quorum queue, who has got a message counts as a consumer until it is settled
-        let consumers = if is_quorum { consumers + self.unsettled_gets(id) } else { consumers };
+        // in a quorum queue, who has a message counts as a consumer until it is settled
+        let consumers = if is_quorum { consumers + self.unsettled(id) } else { consumers };
         let answer = wire::DeclareOk {
             queue: name.clone(),
             message_count: count(messages),

@@ -144,11 +144,18 @@ impl State {
         self.vhosts.get_mut(&place.0)?.queues.get_mut(&place.1)
     }
 
-    /// How many messages of a queue were got, and wait to be settled.
-    pub(super) fn unsettled_gets(&self, queue: u64) -> usize {
+    /// Who has unsettled messages of a queue and is no consumer of it, or no longer: each `basic.get` for itself.
+    pub(super) fn unsettled(&self, queue: u64) -> usize {
         let channels = self.connections.values().flat_map(|connection| connection.channels.values());
-        let unacked = channels.flat_map(|channel| channel.unacked.values());
-        unacked.filter(|delivery| delivery.queue_id == queue && delivery.consumer.is_none()).count()
+        let of_channel = |channel: &Channel| {
+            let unacked = channel.unacked.values().filter(|delivery| delivery.queue_id == queue);
+            let (got, consumed): (Vec<_>, Vec<_>) = unacked.partition(|delivery| delivery.consumer.is_none());
+            let consumers: BTreeSet<_> =
+                consumed.iter().filter_map(|delivery| delivery.consumer.as_ref()).collect();
+            let gone = consumers.iter().filter(|tag| !channel.consumers.contains_key(**tag));
+            got.len() + gone.count()
+        };
+        channels.map(of_channel).sum()
     }
 
     /// Has a queue looked after.
@@ -198,7 +205,7 @@ impl State {
         while let Some(entry) = self.queue_at(place).and_then(Queue::pop_surplus) {
             self.bury(place, entry, "maxlen");
         }
-        while self.deliver_one(place) {
+        while self.deliver_one(place, false) {
             // what comes to the front may be over, too
             self.bury_expired(place);
         }
@@ -222,8 +229,9 @@ impl State {
         }
     }
 
-    /// Hands the first message to the consumer whose turn it is; whether there were both.
-    pub(super) fn deliver_one(&mut self, place: &Place) -> bool {
+    /// Hands the first message to the consumer whose turn it is; whether there were both. One that goes from its publisher
+    /// straight to a consumer is new, also after it has died elsewhere.
+    pub(super) fn deliver_one(&mut self, place: &Place, is_new: bool) -> bool {
         let Self { vhosts, connections, .. } = self;
         let Some(queue) = vhosts.get_mut(&place.0).and_then(|vhost| vhost.queues.get_mut(&place.1)) else {
             return false;
@@ -247,7 +255,7 @@ impl State {
         let deliver = basic::Deliver {
             consumer_tag: consumer.tag.clone(),
             delivery_tag: tag,
-            redelivered: entry.redelivered,
+            redelivered: entry.redelivered && !is_new,
             exchange: message.exchange.clone(),
             routing_key: message.routing_key.clone(),
         };
@@ -270,8 +278,9 @@ impl State {
             queue.unacked = queue.unacked.saturating_sub(1);
             match how {
                 Settle::Ack => {}
-                Settle::Reject => {
-                    entry.deliveries = entry.deliveries.saturating_add(1);
+                Settle::Reject | Settle::Discard => {
+                    let attempts = u32::from(how == Settle::Reject);
+                    entry.deliveries = entry.deliveries.saturating_add(attempts);
                     self.bury(&place, entry, "rejected");
                 }
                 Settle::Return | Settle::Requeue => {

@@ -114,6 +114,26 @@ a1 declare q1 durable x-queue-type=quorum
 a1 qos 1 global
 a1 consume q1 t1
 
+a1 declare q1 x-dead-letter-exchange=- x-dead-letter-routing-key=q1
+a1 publish - q1 body=one
+a1 get q1
+a1 nack 0
+a1 get q1
+a1 reject 0
+a1 get q1
+a1 reject 0
+a1 consume q1 t1
+a1 reject 0
+a1 nack 0
+
+a1 declare q1 durable x-queue-type=quorum
+a1 publish - q1 body=one
+a1 publish - q1 body=two
+a1 consume q1 t1
+a1 cancel t1
+a1 ack 0
+a1 ack 0
+
 a1 declare q1
 a1 consume q1 -
 a1 delete q1

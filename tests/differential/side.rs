@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lepus::protocol::{Method, channel, exchange, queue};
+use lepus::protocol::{Arguments, Method, channel, exchange, queue};
 use lepus::{FieldValue, ShortStr};
 
 use crate::client::{Client, Said, short};
@@ -40,6 +40,8 @@ pub(crate) struct Side {
     pub(crate) reply_to: Option<ShortStr>,
     /// What has come and was not asked for yet.
     heard: Heard,
+    /// Queues that the server has named.
+    invented: BTreeSet<ShortStr>,
 }
 
 impl Side {
@@ -57,6 +59,7 @@ impl Side {
             confirms: BTreeMap::new(),
             reply_to: None,
             heard: Heard::default(),
+            invented: BTreeSet::new(),
         }
     }
 
@@ -227,6 +230,11 @@ impl Side {
                 if matches!(method, Method::ChannelClose(_) | Method::ChannelCloseOk(_)) {
                     self.forget_channel(at);
                 }
+                if let Method::QueueDeclareOk(ok) = method
+                    && ok.queue.as_bytes().starts_with(b"amq.gen-")
+                {
+                    self.invented.insert(ok.queue.clone());
+                }
                 let text = self.plain(&reply(method));
                 self.heard.note(format!("{peer}{number}"), text);
             }
@@ -297,24 +305,27 @@ impl Side {
     /// Removes what the run has left.
     pub(crate) fn clean(mut self) {
         self.peers.clear();
-        for (names, is_queue) in [(&QUEUES[..], true), (&EXCHANGES[..], false)] {
-            for name in names {
-                loop {
-                    if self.control.open.is_empty() {
-                        self.control.open(1);
-                    }
-                    let name = short(&format!("{}{name}", self.prefix));
-                    if is_queue {
-                        self.control.send(1, &queue::Delete { queue: name, ..queue::Delete::default() });
-                    } else {
-                        self.control
-                            .send(1, &exchange::Delete { exchange: name, ..exchange::Delete::default() });
-                    }
-                    // exclusive queues go soon after their connection, and are locked until then
-                    if !matches!(self.control.next(), Said::Method(_, Method::ChannelClose(_))) {
-                        break;
-                    }
-                }
+        let named = |name: &&str| short(&format!("{}{name}", self.prefix));
+        let mut queues: Vec<_> = QUEUES.iter().map(named).collect();
+        queues.extend(std::mem::take(&mut self.invented));
+        let exchanges: Vec<_> = EXCHANGES.iter().map(named).collect();
+        for queue in queues {
+            self.delete(&queue::Delete { queue, ..queue::Delete::default() });
+        }
+        for exchange in exchanges {
+            self.delete(&exchange::Delete { exchange, ..exchange::Delete::default() });
+        }
+    }
+
+    /// Deletes for certain: exclusive queues go soon after their connection, and are locked until then.
+    fn delete<M: Arguments>(&mut self, method: &M) {
+        loop {
+            if self.control.open.is_empty() {
+                self.control.open(1);
+            }
+            self.control.send(1, method);
+            if !matches!(self.control.next(), Said::Method(_, Method::ChannelClose(_))) {
+                return;
             }
         }
     }
