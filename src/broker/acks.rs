@@ -30,7 +30,6 @@ impl State {
         };
         if let Mode::Tx(transaction) = &mut channel.mode {
             transaction.settled.extend(deliveries.into_iter().map(|delivery| (delivery, how)));
-            self.pump_queues_of(at);
             return Ok(());
         }
         self.settle_all(at, deliveries, how)
@@ -44,11 +43,15 @@ impl State {
         how: Settle,
     ) -> Result<(), Refusal> {
         let vhost = Arc::clone(&self.connection(at.connection)?.vhost);
-        self.settle(&vhost, deliveries, how);
+        let channel = self.channel(at)?;
+        for delivery in &deliveries {
+            channel.release(delivery);
+        }
         // without a common limit only those queues have room that the deliveries came from
-        if self.channel(at)?.prefetch_global != 0 {
+        if channel.prefetch_global != 0 {
             self.pump_queues_of(at);
         }
+        self.settle(&vhost, deliveries, how);
         Ok(())
     }
 

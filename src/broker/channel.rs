@@ -121,6 +121,8 @@ pub(super) struct Channel {
     pub prefetch_global: u16,
     /// How many of the unacknowledged deliveries belong to consumers.
     pub consumed: usize,
+    /// The queue that the last delivery came from: with a common limit, the next one's turn is after it.
+    pub served: Option<ShortStr>,
     pub mode: Mode,
     pub content: Option<Content>,
     /// What an empty queue name means.
@@ -136,8 +138,8 @@ impl Channel {
         let Some(consumer) = self.consumers.get(tag) else { return false };
         let own =
             consumer.no_ack || consumer.prefetch == 0 || consumer.unacked < usize::from(consumer.prefetch);
-        let shared =
-            consumer.no_ack || self.prefetch_global == 0 || self.consumed < usize::from(self.prefetch_global);
+        // what is not acknowledged does not count, but waits all the same
+        let shared = self.prefetch_global == 0 || self.consumed < usize::from(self.prefetch_global);
         !self.closing && own && shared
     }
 
@@ -158,7 +160,8 @@ impl Channel {
         self.unacked.insert(delivery.tag, delivery);
     }
 
-    /// Takes the deliveries that a tag names: one, or all up to it; tag 0 with `multiple` names all.
+    /// Takes the deliveries that a tag names: one, or all up to it; tag 0 with `multiple` names all. They count
+    /// towards the limits until they are [released](Self::release).
     /// `None` when there is no such delivery.
     pub(super) fn take(&mut self, tag: u64, multiple: bool) -> Option<Vec<Unacked>> {
         let taken: Vec<_> = if !multiple {
@@ -173,14 +176,16 @@ impl Channel {
             }
             taken.into_values().collect()
         };
-        for delivery in &taken {
-            if let Some(name) = &delivery.consumer {
-                self.consumed = self.consumed.saturating_sub(1);
-                if let Some(consumer) = self.consumers.get_mut(name) {
-                    consumer.unacked = consumer.unacked.saturating_sub(1);
-                }
+        Some(taken)
+    }
+
+    /// Makes room for another delivery in place of this one.
+    pub(super) fn release(&mut self, delivery: &Unacked) {
+        if let Some(name) = &delivery.consumer {
+            self.consumed = self.consumed.saturating_sub(1);
+            if let Some(consumer) = self.consumers.get_mut(name) {
+                consumer.unacked = consumer.unacked.saturating_sub(1);
             }
         }
-        Some(taken)
     }
 }

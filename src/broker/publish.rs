@@ -66,6 +66,7 @@ impl State {
             properties,
             body,
             deliveries: 0,
+            dead: false,
             _held: held,
         };
         let published = Published { message, mandatory: publish.mandatory };
@@ -239,6 +240,7 @@ impl State {
         }
         let vhost = Arc::clone(&self.connection(at.connection)?.vhost);
         for (delivery, how) in settled {
+            self.channel(at)?.release(&delivery);
             self.settle(&vhost, vec![delivery], how);
         }
         self.pump_queues_of(at);
@@ -250,7 +252,7 @@ impl State {
         let Transaction { settled, .. } = self.end_transaction(at)?;
         let channel = self.channel(at)?;
         for (delivery, _) in settled {
-            channel.await_ack(delivery);
+            channel.unacked.insert(delivery.tag, delivery);
         }
         self.reply(at, &tx::RollbackOk)
     }

@@ -7,7 +7,7 @@ use super::arguments::names_an_exchange;
 use super::consume::REPLY_TO;
 use super::equivalence::{queue_arguments, same_arguments, same_flag};
 use super::exchange::{BindingKey, Destination};
-use super::exchanges::{not_default, not_reserved};
+use super::exchanges::{not_default, not_reserved, one_line};
 use super::queue::Queue;
 use super::refusal::{self, Refusal};
 use super::settings::{Flags, QueueKind, Settings};
@@ -15,6 +15,7 @@ use super::state::{At, State};
 
 impl State {
     pub(super) fn declare_queue(&mut self, at: At, mut declare: wire::Declare) -> Result<(), Refusal> {
+        declare.queue = one_line(declare.queue);
         if declare.queue.as_bytes().starts_with(REPLY_TO.as_bytes()) {
             return self.declare_reply_queue(at, declare.queue, declare.no_wait);
         }
@@ -48,7 +49,6 @@ impl State {
             same_flag("auto_delete", &thing, declare.auto_delete, queue.auto_delete)?;
             let names = queue_arguments(queue.settings.kind);
             same_arguments(names, &thing, &declare.arguments, &queue.arguments)?;
-            queue.last_used = now;
         } else {
             names_an_exchange("x-dead-letter-exchange", &thing, &declare.arguments)?;
             let flags = Flags {
@@ -79,7 +79,10 @@ impl State {
     }
 
     fn answer_declared(&mut self, at: At, name: ShortStr, no_wait: bool) -> Result<(), Refusal> {
+        let now = self.now;
         let queue = self.vhost(at)?.queue(at.connection, &name)?;
+        // also who only asks keeps a queue from expiring
+        queue.last_used = now;
         let (id, is_quorum) = (queue.id, queue.is_quorum());
         let (messages, consumers) = (queue.depth(), queue.consumers().len());
         // in a quorum queue, who has got a message counts as a consumer until it is settled
@@ -102,7 +105,9 @@ impl State {
         last.ok_or_else(|| Refusal::not_found("no previously declared queue"))
     }
 
-    pub(super) fn bind_queue(&mut self, at: At, bind: wire::Bind) -> Result<(), Refusal> {
+    pub(super) fn bind_queue(&mut self, at: At, mut bind: wire::Bind) -> Result<(), Refusal> {
+        bind.queue = one_line(bind.queue);
+        bind.exchange = one_line(bind.exchange);
         let name = self.named(at, &bind.queue)?;
         let routing_key = if bind.queue.is_empty() && bind.routing_key.is_empty() {
             name.clone()
@@ -118,7 +123,9 @@ impl State {
         self.reply_unless(bind.no_wait, at, &wire::BindOk)
     }
 
-    pub(super) fn unbind_queue(&mut self, at: At, unbind: wire::Unbind) -> Result<(), Refusal> {
+    pub(super) fn unbind_queue(&mut self, at: At, mut unbind: wire::Unbind) -> Result<(), Refusal> {
+        unbind.queue = one_line(unbind.queue);
+        unbind.exchange = one_line(unbind.exchange);
         let name = self.named(at, &unbind.queue)?;
         not_default(&unbind.exchange)?;
         if self.vhost(at)?.queues.contains_key(&name) {
@@ -135,8 +142,8 @@ impl State {
     }
 
     /// A queue that is not there is deleted already.
-    pub(super) fn delete_queue_by(&mut self, at: At, delete: &wire::Delete) -> Result<(), Refusal> {
-        let name = self.named(at, &delete.queue)?;
+    pub(super) fn delete_queue_by(&mut self, at: At, delete: wire::Delete) -> Result<(), Refusal> {
+        let name = self.named(at, &one_line(delete.queue))?;
         let vhost = self.vhost(at)?;
         if !vhost.queues.contains_key(&name) {
             return self.reply_unless(delete.no_wait, at, &wire::DeleteOk { message_count: 0 });
