@@ -133,7 +133,7 @@ impl State {
             queue.push(Arc::clone(message), now);
             // a consumer that waits gets it whatever its time to live and the queue's limits
             if was_empty {
-                self.deliver_one(place);
+                self.deliver_one(place, true);
             }
             self.pump_soon(place.clone());
         } else if overflow == Overflow::RejectPublishDlx {

@@ -189,17 +189,11 @@ impl State {
             self.delete_queue(place);
             return;
         }
-        let mut dead = Vec::new();
-        while let Some(entry) = queue.pop_expired(now) {
-            dead.push((entry, "expired"));
+        self.drop_surplus(place);
+        // what comes to the front may have expired behind one that had not
+        while self.deliver_one(place, false) {
+            self.drop_surplus(place);
         }
-        while let Some(entry) = queue.pop_surplus() {
-            dead.push((entry, "maxlen"));
-        }
-        for (entry, reason) in dead {
-            self.bury(place, entry, reason);
-        }
-        while self.deliver_one(place) {}
         // what comes to the front may be over, too
         let Some(queue) = self.queue_at(place) else { return };
         if let Some(deadline) = queue.deadline() {
@@ -213,8 +207,25 @@ impl State {
         }
     }
 
-    /// Hands the first message to the consumer whose turn it is; whether there were both.
-    pub(super) fn deliver_one(&mut self, place: &Place) -> bool {
+    /// Drops what has expired or is too much at a queue's front.
+    fn drop_surplus(&mut self, place: &Place) {
+        let now = self.now;
+        let Some(queue) = self.queue_at(place) else { return };
+        let mut dead = Vec::new();
+        while let Some(entry) = queue.pop_expired(now) {
+            dead.push((entry, "expired"));
+        }
+        while let Some(entry) = queue.pop_surplus() {
+            dead.push((entry, "maxlen"));
+        }
+        for (entry, reason) in dead {
+            self.bury(place, entry, reason);
+        }
+    }
+
+    /// Hands the first message to the consumer whose turn it is; whether there were both. What is `passing`, a
+    /// consumer waited for: a classic queue then does not ask whether it was delivered before it was a dead letter.
+    pub(super) fn deliver_one(&mut self, place: &Place, passing: bool) -> bool {
         let Self { vhosts, connections, .. } = self;
         let Some(queue) = vhosts.get_mut(&place.0).and_then(|vhost| vhost.queues.get_mut(&place.1)) else {
             return false;
@@ -238,7 +249,7 @@ impl State {
         let deliver = basic::Deliver {
             consumer_tag: consumer.tag.clone(),
             delivery_tag: tag,
-            redelivered: entry.redelivered,
+            redelivered: entry.redelivered && (queue.is_quorum() || !passing),
             exchange: message.exchange.clone(),
             routing_key: message.routing_key.clone(),
         };
