@@ -45,14 +45,13 @@ impl State {
         let vhost = Arc::clone(&self.connection(at.connection)?.vhost);
         let channel = self.channel(at)?;
         for delivery in &deliveries {
-            channel.free(delivery);
+            channel.release(delivery);
         }
         // without a common limit only those queues have room that the deliveries came from
-        let is_shared = channel.prefetch_global != 0;
-        self.settle(&vhost, deliveries, how);
-        if is_shared {
+        if channel.prefetch_global != 0 {
             self.pump_queues_of(at);
         }
+        self.settle(&vhost, deliveries, how);
         Ok(())
     }
 

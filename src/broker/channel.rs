@@ -125,6 +125,8 @@ pub(super) struct Channel {
     pub prefetch_global: u16,
     /// How many of the unacknowledged deliveries belong to consumers; with those whose ack a transaction holds.
     pub consumed: usize,
+    /// The queue that the last delivery came from: with a common limit, the next one's turn is after it.
+    pub served: Option<ShortStr>,
     pub mode: Mode,
     pub content: Option<Content>,
     /// What an empty queue name means.
@@ -140,8 +142,8 @@ impl Channel {
         let Some(consumer) = self.consumers.get(tag) else { return false };
         let own =
             consumer.no_ack || consumer.prefetch == 0 || consumer.unacked < usize::from(consumer.prefetch);
-        let shared =
-            consumer.no_ack || self.prefetch_global == 0 || self.consumed < usize::from(self.prefetch_global);
+        // what is not acknowledged does not count, but waits all the same
+        let shared = self.prefetch_global == 0 || self.consumed < usize::from(self.prefetch_global);
         !self.closing && own && shared
     }
 
@@ -163,7 +165,7 @@ impl Channel {
     }
 
     /// Takes the deliveries that a tag names: one, or all up to it; tag 0 with `multiple` names all.
-    /// `None` when there is no such delivery. They count until they are [freed](Self::free).
+    /// `None` when there is no such delivery. They count until they are [released](Self::release).
     pub(super) fn take(&mut self, tag: u64, multiple: bool) -> Option<Vec<Unacked>> {
         if !multiple {
             return Some(vec![self.unacked.remove(&tag)?]);
@@ -177,8 +179,8 @@ impl Channel {
         Some(before.into_values().chain([last]).collect())
     }
 
-    /// A delivery that was taken counts no more.
-    pub(super) fn free(&mut self, delivery: &Unacked) {
+    /// Makes room for another delivery in place of this one.
+    pub(super) fn release(&mut self, delivery: &Unacked) {
         if let Some(name) = &delivery.consumer {
             self.consumed = self.consumed.saturating_sub(1);
             if let Some(consumer) = self.consumers.get_mut(name) {

@@ -53,7 +53,7 @@ impl State {
         if is_shared && queue.is_quorum() {
             return Err(Refusal::not_implemented(format_args!("{thing} does not support global qos")));
         }
-        // a quorum queue takes no notice of it
+        // a quorum queue takes no notice of it, and a classic one with a single active consumer has none
         let exclusive = consume.exclusive && !queue.is_quorum();
         let in_use = queue.consumers().iter().any(|other| other.exclusive)
             || exclusive && (queue.settings.single_active || !queue.consumers().is_empty());

@@ -51,7 +51,8 @@ impl Death {
         let mut properties = self.message.properties.clone();
         let expiration = properties.expiration.take();
         let headers = properties.headers.get_or_insert_default();
-        let old = deaths(Some(headers)).to_vec();
+        let known = self.message.dead;
+        let old = if known { deaths(Some(headers)).to_vec() } else { Vec::new() };
         set(headers, "x-death", FieldValue::Array(self.record(old, expiration)));
         for (name, value) in [
             ("reason", self.reason.into()),
@@ -59,7 +60,7 @@ impl Death {
             ("exchange", text(&self.message.exchange)),
         ] {
             let first = format!("x-first-death-{name}");
-            if headers.get(&first).is_none() {
+            if !known {
                 set(headers, &first, FieldValue::clone(&value));
             }
             set(headers, &format!("x-last-death-{name}"), value);
@@ -79,6 +80,7 @@ impl Death {
             properties,
             body: self.message.body.clone(),
             deliveries: self.deliveries,
+            dead: true,
             _held: held,
         }
     }

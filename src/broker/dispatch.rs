@@ -243,14 +243,14 @@ impl State {
                 self.reply(at, &crate::codec::generated::access::RequestOk { ticket: 1 })
             }
             Method::ExchangeDeclare(declare) => self.declare_exchange(at, declare),
-            Method::ExchangeDelete(delete) => self.delete_exchange(at, &delete),
+            Method::ExchangeDelete(delete) => self.delete_exchange(at, delete),
             Method::ExchangeBind(bind) => self.bind_exchange(at, bind),
             Method::ExchangeUnbind(unbind) => self.unbind_exchange(at, unbind),
             Method::QueueDeclare(declare) => self.declare_queue(at, declare),
             Method::QueueBind(bind) => self.bind_queue(at, bind),
             Method::QueueUnbind(unbind) => self.unbind_queue(at, unbind),
             Method::QueuePurge(purge) => self.purge_queue(at, &purge),
-            Method::QueueDelete(delete) => self.delete_queue_by(at, &delete),
+            Method::QueueDelete(delete) => self.delete_queue_by(at, delete),
             Method::BasicQos(qos) => self.qos(at, &qos),
             Method::BasicConsume(consume) => self.consume(at, consume),
             Method::BasicCancel(cancel) => self.cancel(at, &cancel),

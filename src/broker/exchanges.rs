@@ -10,7 +10,8 @@ use super::refusal::{self, Refusal};
 use super::state::{At, State};
 
 impl State {
-    pub(super) fn declare_exchange(&mut self, at: At, declare: wire::Declare) -> Result<(), Refusal> {
+    pub(super) fn declare_exchange(&mut self, at: At, mut declare: wire::Declare) -> Result<(), Refusal> {
+        declare.exchange = one_line(declare.exchange);
         let vhost = self.vhost(at)?;
         let name = &declare.exchange;
         if declare.passive {
@@ -46,9 +47,9 @@ impl State {
         self.reply_unless(declare.no_wait, at, &wire::DeclareOk)
     }
 
-    pub(super) fn delete_exchange(&mut self, at: At, delete: &wire::Delete) -> Result<(), Refusal> {
+    pub(super) fn delete_exchange(&mut self, at: At, delete: wire::Delete) -> Result<(), Refusal> {
         let vhost = self.vhost(at)?;
-        let name = &delete.exchange;
+        let name = &one_line(delete.exchange);
         not_default(name)?;
         if is_reserved(name) {
             let thing = refusal::exchange(&vhost.name, name);
@@ -66,14 +67,18 @@ impl State {
         self.reply_unless(delete.no_wait, at, &wire::DeleteOk)
     }
 
-    pub(super) fn bind_exchange(&mut self, at: At, bind: wire::Bind) -> Result<(), Refusal> {
+    pub(super) fn bind_exchange(&mut self, at: At, mut bind: wire::Bind) -> Result<(), Refusal> {
+        bind.source = one_line(bind.source);
+        bind.destination = one_line(bind.destination);
         self.check_ends(at, &bind.source, &bind.destination)?;
         let key = BindingKey::new(bind.routing_key, Destination::Exchange(bind.destination), &bind.arguments);
         self.vhost(at)?.bind(&bind.source, key, bind.arguments)?;
         self.reply_unless(bind.no_wait, at, &wire::BindOk)
     }
 
-    pub(super) fn unbind_exchange(&mut self, at: At, unbind: wire::Unbind) -> Result<(), Refusal> {
+    pub(super) fn unbind_exchange(&mut self, at: At, mut unbind: wire::Unbind) -> Result<(), Refusal> {
+        unbind.source = one_line(unbind.source);
+        unbind.destination = one_line(unbind.destination);
         not_default(&unbind.source)?;
         not_default(&unbind.destination)?;
         self.unbind(
@@ -109,6 +114,18 @@ impl State {
         self.vhost(at)?.unbind(source, &key);
         Ok(())
     }
+}
+
+/// The name that is meant: as in `RabbitMQ`, declaring, binding and deleting take no notice of line breaks, which
+/// names read from files end with; all other methods take a name as it is.
+pub(super) fn one_line(name: ShortStr) -> ShortStr {
+    let is_break = |byte: &u8| matches!(byte, b'\r' | b'\n');
+    if !name.as_bytes().iter().any(is_break) {
+        return name;
+    }
+    let kept: Vec<u8> = name.as_bytes().iter().copied().filter(|byte| !is_break(byte)).collect();
+    // it got shorter
+    ShortStr::try_from(kept).unwrap_or_default()
 }
 
 /// The default exchange can be neither declared, deleted nor bound.

@@ -23,6 +23,8 @@ pub(super) struct Message {
     pub body: Bytes,
     /// Failed deliveries in the queues that have given it up; counted on in the next one.
     pub deliveries: u32,
+    /// A queue has given it up, and its headers say why; what a publisher writes there itself means nothing.
+    pub dead: bool,
     /// Counts it as held until it is dropped.
     pub _held: Held,
 }

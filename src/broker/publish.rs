@@ -66,6 +66,7 @@ impl State {
             properties,
             body,
             deliveries: 0,
+            dead: false,
             _held: held,
         };
         let published = self.route(at, message, publish.mandatory)?;

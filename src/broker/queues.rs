@@ -7,7 +7,7 @@ use super::arguments::names_an_exchange;
 use super::consume::REPLY_TO;
 use super::equivalence::{queue_arguments, same_arguments, same_flag};
 use super::exchange::{BindingKey, Destination};
-use super::exchanges::{not_default, not_reserved};
+use super::exchanges::{not_default, not_reserved, one_line};
 use super::queue::Queue;
 use super::refusal::{self, Refusal};
 use super::settings::{Flags, QueueKind, Settings};
@@ -15,6 +15,7 @@ use super::state::{At, State};
 
 impl State {
     pub(super) fn declare_queue(&mut self, at: At, mut declare: wire::Declare) -> Result<(), Refusal> {
+        declare.queue = one_line(declare.queue);
         if declare.queue.as_bytes().starts_with(REPLY_TO.as_bytes()) {
             return self.declare_reply_queue(at, declare.queue, declare.no_wait);
         }
@@ -105,7 +106,9 @@ impl State {
         last.ok_or_else(|| Refusal::not_found("no previously declared queue"))
     }
 
-    pub(super) fn bind_queue(&mut self, at: At, bind: wire::Bind) -> Result<(), Refusal> {
+    pub(super) fn bind_queue(&mut self, at: At, mut bind: wire::Bind) -> Result<(), Refusal> {
+        bind.queue = one_line(bind.queue);
+        bind.exchange = one_line(bind.exchange);
         let name = self.named(at, &bind.queue)?;
         let routing_key = if bind.queue.is_empty() && bind.routing_key.is_empty() {
             name.clone()
@@ -121,7 +124,9 @@ impl State {
         self.reply_unless(bind.no_wait, at, &wire::BindOk)
     }
 
-    pub(super) fn unbind_queue(&mut self, at: At, unbind: wire::Unbind) -> Result<(), Refusal> {
+    pub(super) fn unbind_queue(&mut self, at: At, mut unbind: wire::Unbind) -> Result<(), Refusal> {
+        unbind.queue = one_line(unbind.queue);
+        unbind.exchange = one_line(unbind.exchange);
         let name = self.named(at, &unbind.queue)?;
         not_default(&unbind.exchange)?;
         if self.vhost(at)?.queues.contains_key(&name) {
@@ -138,8 +143,8 @@ impl State {
     }
 
     /// A queue that is not there is deleted already.
-    pub(super) fn delete_queue_by(&mut self, at: At, delete: &wire::Delete) -> Result<(), Refusal> {
-        let name = self.named(at, &delete.queue)?;
+    pub(super) fn delete_queue_by(&mut self, at: At, delete: wire::Delete) -> Result<(), Refusal> {
+        let name = self.named(at, &one_line(delete.queue))?;
         let vhost = self.vhost(at)?;
         if !vhost.queues.contains_key(&name) {
             return self.reply_unless(delete.no_wait, at, &wire::DeleteOk { message_count: 0 });

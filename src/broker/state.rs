@@ -165,13 +165,16 @@ impl State {
         }
     }
 
-    /// Has all queues looked after that a channel consumes from.
+    /// Has all queues looked after that a channel consumes from, in turn: the one that was served last is the last.
     pub(super) fn pump_queues_of(&mut self, at: At) {
         let Ok(connection) = self.connection(at.connection) else { return };
         let vhost = Arc::clone(&connection.vhost);
         let Some(channel) = connection.channels.get(&at.channel) else { return };
         let queues: BTreeSet<_> = channel.consumers.values().map(|consumer| consumer.queue.clone()).collect();
-        for queue in queues {
+        let served = channel.served.clone();
+        let (early, late): (Vec<_>, Vec<_>) =
+            queues.into_iter().partition(|queue| Some(queue) <= served.as_ref());
+        for queue in late.into_iter().chain(early) {
             self.pump_soon((Arc::clone(&vhost), queue));
         }
     }
@@ -260,6 +263,7 @@ impl State {
             routing_key: message.routing_key.clone(),
         };
         let properties = entry.properties(queue);
+        channel.served = Some(place.1.clone());
         if channel.consumers.get(&consumer.tag).is_some_and(|consumer| !consumer.no_ack) {
             queue.unacked += 1;
             let queue = place.1.clone();

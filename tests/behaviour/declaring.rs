@@ -237,6 +237,18 @@ fn what_is_missing_is_not_found() {
 }
 
 #[test]
+fn line_breaks_are_no_part_of_a_name_that_is_declared() {
+    test(async |t| {
+        let channel = t.channel().await;
+        let name = t.name();
+        let queue = channel.declare_queue(format!("{name}\r\n")).exclusive().await.unwrap();
+        assert_eq!(queue.name(), name.as_str());
+        channel.declare_queue(format!("\n{name}")).passive().await.unwrap();
+        closed_the_channel(channel.queue(format!("{name}\n")).unwrap().get().await, 404, "no queue");
+    });
+}
+
+#[test]
 fn names_of_the_broker_are_refused() {
     test(async |t| {
         let connection = t.connect().await;
@@ -323,7 +335,7 @@ fn a_queue_that_nobody_uses_expires() {
         let connection = t.connect().await;
         let channel = connection.channel().await.unwrap();
         let queue = channel.declare_queue(t.name()).expires(Duration::from_millis(50)).await.unwrap();
-        // asking for it counts as no use
+        // to ask for it is use, so it needs a longer time between
         while !is_missing(connection.channel().await.unwrap().declare_queue(queue.name()).passive().await) {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }

@@ -92,6 +92,22 @@ fn messages_expire_by_queue_and_by_message() {
 }
 
 #[test]
+fn what_expires_behind_another_message_is_not_delivered() {
+    test(async |t| {
+        let channel = t.channel().await;
+        let queue = channel.declare_queue("").await.unwrap();
+        let exchange = channel.default_exchange();
+        exchange.publish(queue.name(), "stays").await.unwrap();
+        let message = Message::new("goes").expiration(Duration::from_millis(1));
+        exchange.publish(queue.name(), message).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        exchange.publish(queue.name(), "stays, too").await.unwrap();
+        let mut consumer = queue.consume().await.unwrap();
+        assert_eq!(bodies(&take(&mut consumer, 2).await), ["stays", "stays, too"]);
+    });
+}
+
+#[test]
 fn priorities_go_first() {
     test(async |t| {
         let channel = t.channel().await;

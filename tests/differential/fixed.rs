@@ -334,6 +334,38 @@ a1 publish x1 k.l mandatory body=one
 a1 consume q1 t1
 a1 cancel t1
 a1 publish x1 k.l mandatory body=two
+
+a1 declare q1 x-single-active-consumer=true
+a1 consume q1 t1 exclusive
+
+a1 declare q1 durable x-queue-type=quorum x-single-active-consumer=true
+a1 consume q1 t1 exclusive
+
+a1 declare q1
+a1 declare q2
+a1 qos 1 global
+a1 consume q1 t1
+a1 consume q2 t2 no-ack
+a1 publish - q1 body=one
+a1 publish - q2 body=two
+a1 ack 0
+
+a1 declare q1 x-dead-letter-exchange=-
+a1 consume q1 t1
+a1 publish - q1 body=one
+a1 nack 0
+
+a1 declare q1
+a1 qos 1
+a1 consume q1 t1
+a1 tx.select
+a1 publish - q1 body=one
+a1 publish - q1 body=two
+a1 tx.commit
+a1 ack 0
+a1 tx.rollback
+a1 ack 0
+a1 tx.commit
 ";
 
 /// Their lines.
