@@ -26,6 +26,7 @@ impl State {
         declare.durable &= !declare.exclusive;
         let (id, invented, now) = (self.next_id(), self.invent("amq.gen-"), self.now);
         let name = if declare.queue.is_empty() {
+            check_type(&declare.arguments)?;
             if is_quorum(&declare.arguments) {
                 return Err(Refusal::precondition_failed(format_args!(
                     "Cannot declare a server-named queue for type {}",
@@ -170,6 +171,14 @@ impl State {
         let place = self.place(at, &name)?;
         let message_count = count(self.delete_queue(&place));
         self.reply_unless(delete.no_wait, at, &wire::DeleteOk { message_count })
+    }
+}
+
+/// A queue's type is looked at before the name for it is made up, and then refused in other words.
+fn check_type(arguments: &FieldTable) -> Result<(), Refusal> {
+    match arguments.get("x-queue-type").and_then(FieldValue::as_str) {
+        None | Some("classic" | "quorum" | "stream") => Ok(()),
+        Some(other) => Err(Refusal::precondition_failed(format_args!("unknown queue type '{other}'"))),
     }
 }
 

@@ -134,6 +134,8 @@ a1 cancel t1
 a1 ack 0
 a1 ack 0
 
+a1 declare - x-queue-type=nonsense
+
 a1 declare q1
 a1 consume q1 -
 a1 delete q1
