@@ -52,11 +52,11 @@ impl State {
         let queue = vhost.queue(at.connection, &name)?;
         let thing = refusal::queue(&vhost_name, &name);
         let priority = consumer_priority(&thing, queue.settings.kind, &consume.arguments)?;
-        // a classic queue with a single active consumer has no exclusive ones at all
-        let unavailable = queue.settings.single_active && !queue.is_quorum() || !queue.consumers().is_empty();
+        // a queue with a single active consumer has no exclusive ones at all; a quorum queue takes everybody
+        let unavailable = queue.settings.single_active || !queue.consumers().is_empty();
         let in_use =
             queue.consumers().iter().any(|other| other.exclusive) || consume.exclusive && unavailable;
-        if in_use {
+        if in_use && !queue.is_quorum() {
             return Err(Refusal::access_refused(format_args!("{thing} in exclusive use")));
         }
         queue.last_used = now;
