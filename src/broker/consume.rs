@@ -128,6 +128,10 @@ impl State {
             expired.push(entry);
         }
         let found = queue.pop();
+        // what is left counts without what expired behind it
+        while let Some(entry) = queue.pop_expired(now) {
+            expired.push(entry);
+        }
         let (queue_id, left) = (queue.id, count(queue.depth()));
         let mut answer = None;
         if let Some(entry) = found {

@@ -220,7 +220,9 @@ impl Side {
             Method::BasicAck(ack) => self.hear_confirm(at, ack.delivery_tag, ack.multiple, "ack"),
             Method::BasicNack(nack) => self.hear_confirm(at, nack.delivery_tag, nack.multiple, "nack"),
             Method::BasicCancel(cancel) => {
-                self.heard.note(format!("{peer}{number} cancels"), cancel.consumer_tag.to_string());
+                let tag = cancel.consumer_tag.to_string();
+                let tag = if tag.starts_with("amq.ctag-") { "amq.ctag-…".into() } else { tag };
+                self.heard.note(format!("{peer}{number} cancels"), tag);
             }
             method => {
                 if matches!(method, Method::ChannelClose(_) | Method::ChannelCloseOk(_)) {
