@@ -343,6 +343,11 @@ a1 consume q1 t1 exclusive
 a1 declare q1 durable x-queue-type=quorum x-single-active-consumer=true
 a1 consume q1 t1 exclusive
 
+a1 declare q1 durable x-queue-type=quorum
+a1 consume q1 t1
+a1 consume q1 t2 exclusive
+a1 consume q1 t3
+
 a1 declare q1
 a1 declare q2
 a1 qos 1 global

@@ -23,10 +23,15 @@ const NOT_IN_4: [(&str, &str); 2] = [
     ),
 ];
 
+/// Words of a line whose message may overtake others and has expired at once: `RabbitMQ` leaves it in the queue until
+/// something else happens there.
+const EXPIRED_IN_FRONT: [&str; 2] = [" priority=", " expiration=0"];
+
 /// Lines that cannot be compared.
 pub(crate) fn is_skipped(line: &str, version: &str) -> bool {
     let words = if version.starts_with("3.") { &NOT_IN_3[..] } else { &NOT_IN_4[..] };
     words.iter().any(|(word, _)| line.contains(word))
+        || EXPIRED_IN_FRONT.iter().all(|word| line.contains(word))
 }
 
 /// What is compared of a broker's words.
