@@ -11,7 +11,7 @@ use crate::side::Side;
 use crate::step::perform;
 
 /// `RabbitMQ` does much of its work after it has answered: so long it may take to say what the embedded broker says.
-const PATIENCE: Duration = Duration::from_millis(400);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The brokers.
 #[derive(Debug)]

@@ -11,9 +11,6 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use crate::compare::Brokers;
 use crate::{fixed, random};
 
-/// So long random runs go on, unless `LEPUS_DIFFERENTIAL_CASES` says how many there are.
-const TIME: Duration = Duration::from_secs(45);
-
 #[test]
 #[ignore = "needs RabbitMQ: AMQP_URL must name one, such as amqp://guest:guest@127.0.0.1/"]
 fn the_embedded_broker_says_what_rabbitmq_says() {
@@ -24,23 +21,21 @@ fn the_embedded_broker_says_what_rabbitmq_says() {
 
     let differences: Vec<_> = fixed::runs().filter_map(|lines| brokers.compare(&lines).err()).collect();
     assert!(differences.is_empty(), "{}", differences.join("\n\n"));
-    random_runs(&brokers);
+    println!("{} written runs, {} steps", fixed::runs().count(), brokers.steps.load(Ordering::Relaxed));
+    if let Ok(seconds) = env::var("LEPUS_DIFFERENTIAL_SECONDS") {
+        random_runs(&brokers, Duration::from_secs(seconds.parse().unwrap()));
+    }
 }
 
-/// Runs until the first difference, which is then made as short as possible.
-fn random_runs(brokers: &Brokers) {
-    let cases = env::var("LEPUS_DIFFERENTIAL_CASES").ok().map(|number| number.parse().unwrap());
-    let config = Config {
-        cases: cases.unwrap_or(u32::MAX),
-        failure_persistence: None,
-        max_shrink_iters: 100,
-        ..Config::default()
-    };
+/// Runs until the first difference, which is then made as short as possible, or until the time is over.
+fn random_runs(brokers: &Brokers, time: Duration) {
+    let config =
+        Config { cases: u32::MAX, failure_persistence: None, max_shrink_iters: 100, ..Config::default() };
     let started = Instant::now();
+    brokers.steps.store(0, Ordering::Relaxed);
     let (runs, difference) = (Cell::new(0), RefCell::new(String::new()));
     let result = TestRunner::new(config).run(&random::lines(), |lines| {
-        let is_over = cases.is_none() && started.elapsed() > TIME;
-        if is_over && difference.borrow().is_empty() {
+        if started.elapsed() > time && difference.borrow().is_empty() {
             return Err(TestCaseError::fail("the time is over"));
         }
         runs.set(runs.get() + 1);
@@ -49,7 +44,7 @@ fn random_runs(brokers: &Brokers) {
             TestCaseError::fail(found)
         })
     });
-    println!("{} random runs, {} steps in all", runs.get(), brokers.steps.load(Ordering::Relaxed));
+    println!("{} random runs, {} steps", runs.get(), brokers.steps.load(Ordering::Relaxed));
     let difference = difference.take();
     assert!(difference.is_empty(), "{difference}");
     // it is also no success when the time is over
