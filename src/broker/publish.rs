@@ -33,30 +33,8 @@ impl State {
         mut properties: Properties,
         body: Bytes,
     ) -> Result<(), Refusal> {
-        let reply_to = self.channel(at)?.reply_to.clone();
-        let connection = self.connection(at.connection)?;
-        connection.publishes = true;
-        let user = connection.user.clone();
-        let vhost = self.vhost(at)?;
-        if !publish.exchange.is_empty() && vhost.exchange(&publish.exchange)?.internal {
-            return Err(Refusal::access_refused(format_args!(
-                "cannot publish to internal {}",
-                refusal::exchange(&vhost.name, &publish.exchange)
-            )));
-        }
-        if properties.reply_to.as_ref().is_some_and(|to| to.as_bytes() == REPLY_TO.as_bytes()) {
-            let Some(consumer) = reply_to else {
-                return Err(Refusal::precondition_failed("fast reply consumer does not exist"));
-            };
-            properties.reply_to = Some(consumer.address);
-        }
-        check_expiration(&properties)?;
-        check_routing_headers(&properties)?;
-        if let Some(claimed) = properties.user_id.as_ref().filter(|claimed| **claimed != user) {
-            return Err(Refusal::precondition_failed(format_args!(
-                "user_id property set to '{claimed}' but authenticated user was '{user}'"
-            )));
-        }
+        self.connection(at.connection)?.publishes = true;
+        self.admit(at, &publish, &mut properties)?;
         let held = Held::new(&self.memory, body.len() as u64);
         let message = Message {
             exchange: publish.exchange,
@@ -86,6 +64,33 @@ impl State {
         let taken = !nack && self.enqueue(at, published)?;
         if let Some(number) = number {
             self.decide(at, number, taken)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses what may not be published there, or not like this, and gives a request the address for its reply.
+    fn admit(&mut self, at: At, publish: &wire::Publish, properties: &mut Properties) -> Result<(), Refusal> {
+        let reply_to = self.channel(at)?.reply_to.clone();
+        let user = self.connection(at.connection)?.user.clone();
+        let vhost = self.vhost(at)?;
+        if !publish.exchange.is_empty() && vhost.exchange(&publish.exchange)?.internal {
+            return Err(Refusal::access_refused(format_args!(
+                "cannot publish to internal {}",
+                refusal::exchange(&vhost.name, &publish.exchange)
+            )));
+        }
+        if properties.reply_to.as_ref().is_some_and(|to| to.as_bytes() == REPLY_TO.as_bytes()) {
+            let Some(consumer) = reply_to else {
+                return Err(Refusal::precondition_failed("fast reply consumer does not exist"));
+            };
+            properties.reply_to = Some(consumer.address);
+        }
+        check_expiration(properties)?;
+        check_routing_headers(properties)?;
+        if let Some(claimed) = properties.user_id.as_ref().filter(|claimed| **claimed != user) {
+            return Err(Refusal::precondition_failed(format_args!(
+                "user_id property set to '{claimed}' but authenticated user was '{user}'"
+            )));
         }
         Ok(())
     }
