@@ -8,6 +8,7 @@ use super::consumer::ConsumeSpec;
 use super::delivery::Delivery;
 use super::message::Message;
 use super::name::Name;
+use super::routing_key::RoutingKey;
 use crate::codec::generated::basic;
 use crate::codec::{Request, ShortStr};
 use crate::error::Result;
@@ -21,29 +22,21 @@ pub trait Carrier: private::Operations {}
 /// A boxed future, for operations where an allocation does not matter.
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A message to hand over; the names are borrowed.
+/// Where a message goes, and how; the names are borrowed. Passed by reference on the way down, with the message
+/// beside it: each copy of what was written a moment ago costs more than all its reads.
 #[derive(Debug)]
 pub struct Outbound<'a> {
     pub(crate) exchange: &'a ShortStr,
-    pub(crate) routing_key: &'a [u8],
+    pub(crate) routing_key: RoutingKey<'a>,
     pub(crate) mandatory: bool,
     /// Whether somebody will wait for the confirm at once.
     pub(crate) awaited: bool,
     /// How long the user is willing to wait, if that was said for this message.
     pub(crate) patience: Option<Duration>,
-    /// Once it is handed over, a channel that keeps it may take it from here instead of copying it.
-    pub(crate) message: &'a mut Message,
-}
-
-impl Outbound<'_> {
-    /// The same, for one try.
-    pub(crate) fn reborrow(&mut self) -> Outbound<'_> {
-        Outbound { message: &mut *self.message, ..*self }
-    }
 }
 
 pub(crate) mod private {
-    use super::{ConsumeSpec, Delivery, Future, Name, Outbound, Request, Result, ShortStr, basic};
+    use super::{ConsumeSpec, Delivery, Future, Message, Name, Outbound, Request, Result, ShortStr, basic};
 
     /// The operations of a channel that exchanges and queues need.
     pub trait Operations: Clone + Send + Sync + Unpin + 'static {
@@ -62,12 +55,21 @@ pub(crate) mod private {
         /// Takes a message from a queue, if there is one.
         fn get(&self, method: basic::Get) -> impl Future<Output = Result<Option<Delivery>>> + Send;
 
-        /// Hands a message over at once, or returns `None` where that would have to wait.
-        fn try_enqueue(&self, outbound: Outbound<'_>) -> Result<Option<Self::Confirm>>;
+        /// Hands a message over at once, or returns `None` where that would have to wait. A channel that keeps the
+        /// message takes it from where it stands instead of copying it.
+        fn try_enqueue(
+            &self,
+            outbound: &Outbound<'_>,
+            message: &mut Message,
+        ) -> Result<Option<Self::Confirm>>;
 
         /// Hands a message over as soon as that is possible. Cancel safe: dropped while it waits, nothing
         /// was handed over.
-        fn enqueue(&self, outbound: Outbound<'_>) -> impl Future<Output = Result<Self::Confirm>> + Send;
+        fn enqueue(
+            &self,
+            outbound: &Outbound<'_>,
+            message: &mut Message,
+        ) -> impl Future<Output = Result<Self::Confirm>> + Send;
 
         /// Waits until everything that was handed over is written.
         fn flush(&self) -> impl Future<Output = ()> + Send;

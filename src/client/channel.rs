@@ -12,6 +12,7 @@ use super::confirm::{Confirm, told};
 use super::consumer::{ConsumeSpec, Consumer};
 use super::delivery::{Acks, Delivery};
 use super::exchange::{DeclareExchange, Exchange, ExchangeKind};
+use super::message::Message;
 use super::queue::{DeclareQueue, Queue};
 use super::returned::{Returns, Stray};
 use crate::codec::generated::{basic, channel, confirm, connection, tx};
@@ -310,11 +311,12 @@ impl Channel {
 
     /// Hands a message over at once, without a [`Confirm`]: that, or an answer to [`ask`](Self::ask), is to be had for
     /// what this returns. `None` where it would have to wait.
-    pub(crate) fn try_send(&self, outbound: Outbound<'_>) -> Result<Option<Sent>> {
-        let awaited = outbound.awaited;
-        self.inner.link.try_publish(outbound.publish()?, awaited)
+    #[inline]
+    pub(crate) fn try_send(&self, outbound: &Outbound<'_>, message: &Message) -> Result<Option<Sent>> {
+        self.inner.link.try_publish(&outbound.publish(message)?, outbound.awaited)
     }
 
+    #[inline]
     pub(crate) fn confirm(&self, sent: Sent) -> Confirm {
         Confirm::new(&self.inner, sent.number)
     }
@@ -397,13 +399,13 @@ impl Operations for Channel {
         Ok(delivery.map(|delivery| Delivery::new(delivery, &acks(), method.no_ack)))
     }
 
-    fn try_enqueue(&self, outbound: Outbound<'_>) -> Result<Option<Confirm>> {
-        Ok(self.try_send(outbound)?.map(|sent| self.confirm(sent)))
+    #[inline]
+    fn try_enqueue(&self, outbound: &Outbound<'_>, message: &mut Message) -> Result<Option<Confirm>> {
+        Ok(self.try_send(outbound, message)?.map(|sent| self.confirm(sent)))
     }
 
-    async fn enqueue(&self, outbound: Outbound<'_>) -> Result<Confirm> {
-        let awaited = outbound.awaited;
-        let sent = self.inner.link.publish(outbound.publish()?, awaited).await?;
+    async fn enqueue(&self, outbound: &Outbound<'_>, message: &mut Message) -> Result<Confirm> {
+        let sent = self.inner.link.publish(&outbound.publish(message)?, outbound.awaited).await?;
         Ok(self.confirm(sent))
     }
 
@@ -412,12 +414,13 @@ impl Operations for Channel {
     }
 }
 
-impl<'a> Outbound<'a> {
+impl Outbound<'_> {
     /// As the layers below want it.
-    fn publish(self) -> Result<Publish<'a>> {
-        let Self { exchange, routing_key, mandatory, message, .. } = self;
+    #[inline]
+    fn publish<'a>(&'a self, message: &'a Message) -> Result<Publish<'a>> {
         let (properties, body) = message.parts()?;
-        Ok(Publish { exchange: exchange.as_bytes(), routing_key, mandatory, properties, body })
+        let (exchange, routing_key) = (self.exchange.as_bytes(), self.routing_key.as_bytes());
+        Ok(Publish { exchange, routing_key, mandatory: self.mandatory, properties, body })
     }
 }
 

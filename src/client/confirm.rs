@@ -29,6 +29,7 @@ pub struct Confirm {
 }
 
 impl Confirm {
+    #[inline]
     pub(super) fn new(channel: &Arc<ChannelInner>, number: Option<u64>) -> Self {
         Self { waiting: number.map(|number| (Arc::clone(channel), number)) }
     }
@@ -43,6 +44,7 @@ impl Confirm {
 impl Future for Confirm {
     type Output = Result<()>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
         let Some((channel, number)) = &self.waiting else {
             return Poll::Ready(Ok(()));
@@ -54,6 +56,7 @@ impl Future for Confirm {
 }
 
 impl Drop for Confirm {
+    #[inline]
     fn drop(&mut self) {
         if let Some((channel, number)) = &self.waiting {
             channel.link.abandon_confirm(*number);

@@ -6,7 +6,8 @@ use super::arguments::Collected;
 use super::carrier::{BoxFuture, Carrier};
 use super::channel::{Channel, short};
 use super::message::Message;
-use super::publish::{Enqueue, Publish, RoutingKey};
+use super::publish::{Enqueue, Publish};
+use super::routing_key::RoutingKey;
 use crate::codec::generated::exchange;
 use crate::codec::{FieldValue, ShortStr};
 use crate::error::Result;
@@ -77,6 +78,7 @@ impl<C: Carrier> Exchange<C> {
     /// # Ok(())
     /// # }
     /// ```
+    #[inline]
     pub fn publish<'a>(
         &'a self,
         routing_key: impl Into<RoutingKey<'a>>,
@@ -87,6 +89,7 @@ impl<C: Carrier> Exchange<C> {
 
     /// Hands a message over for writing, and returns a [`Confirm`](super::Confirm) to await later: so
     /// that many messages are under way at once. Waits only while too much waits to be written, or the server blocks.
+    #[inline]
     pub fn enqueue<'a>(
         &'a self,
         routing_key: impl Into<RoutingKey<'a>>,

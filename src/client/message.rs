@@ -67,6 +67,7 @@ impl Message {
     /// A persistent message. A `String`, `Vec<u8>`, `Bytes` or static text becomes the body without a copy; of a
     /// text that is borrowed for less make one with `to_owned`, of a delivery's body with
     /// [`body_bytes`](super::Incoming::body_bytes).
+    #[inline]
     pub fn new(body: impl Into<Bytes>) -> Self {
         Self { said: None, body: body.into() }
     }
@@ -221,15 +222,19 @@ impl Message {
     }
 
     /// Properties, `None` for just persistent, and body, if nothing in them breaks a limit.
+    #[inline]
     pub(crate) fn parts(&self) -> Result<(Option<&Properties>, &Bytes)> {
         let Some(said) = &self.said else { return Ok((None, &self.body)) };
         match said.too_long {
             None => Ok((Some(&said.properties), &self.body)),
-            Some(name) => {
-                Err(Error::new(ErrorKind::Argument, format!("{name} of the message has more than 255 bytes")))
-            }
+            Some(name) => Err(too_long(name)),
         }
     }
+}
+
+#[cold]
+fn too_long(name: &str) -> Error {
+    Error::new(ErrorKind::Argument, format!("{name} of the message has more than 255 bytes"))
 }
 
 impl PartialEq for Message {
@@ -245,6 +250,7 @@ impl PartialEq for Message {
 macro_rules! from_body {
     ($($type:ty),*) => {$(
         impl From<$type> for Message {
+            #[inline]
             fn from(body: $type) -> Self {
                 Self::new(body)
             }

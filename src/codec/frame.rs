@@ -15,7 +15,7 @@ use super::generated::constants::{FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_HEA
 use super::method::Arguments;
 
 /// Octets before the payload: type, channel, payload size.
-const HEAD: usize = 7;
+pub(crate) const HEAD: usize = 7;
 
 /// Octets of a frame that are not payload.
 pub(crate) const OVERHEAD: usize = 8;
@@ -246,10 +246,10 @@ pub(crate) fn put_method<M: Arguments>(out: &mut Vec<u8>, channel: u16, method: 
 }
 
 /// Appends what stands before a body of `size` bytes; the body and [`FRAME_END`] must follow.
-pub(crate) fn put_body_head(out: &mut Vec<u8>, channel: u16, size: u32) {
+pub(crate) fn put_body_head(out: &mut impl BufMut, channel: u16, size: u32) {
     let [c1, c0] = channel.to_be_bytes();
     let [s3, s2, s1, s0] = size.to_be_bytes();
-    out.extend_from_slice(&[FRAME_BODY, c1, c0, s3, s2, s1, s0]);
+    out.put_slice(&[FRAME_BODY, c1, c0, s3, s2, s1, s0]);
 }
 
 #[cfg(test)]

@@ -239,7 +239,7 @@ impl ChannelLink {
     /// much waits to be written.
     ///
     /// Cancel safe: dropped while it waits, nothing was handed over.
-    pub(crate) async fn publish(&self, publish: Publish<'_>, awaited: bool) -> Result<Sent, Error> {
+    pub(crate) async fn publish(&self, publish: &Publish<'_>, awaited: bool) -> Result<Sent, Error> {
         if let Some(sent) = self.try_publish(publish, awaited)? {
             return Ok(sent);
         }
@@ -258,11 +258,11 @@ impl ChannelLink {
     ///
     /// A message whose confirm is `awaited`, alone on its way, is written at once; where several are, they
     /// go out together.
-    pub(crate) fn try_publish(&self, publish: Publish<'_>, awaited: bool) -> Result<Option<Sent>, Error> {
+    pub(crate) fn try_publish(&self, publish: &Publish<'_>, awaited: bool) -> Result<Option<Sent>, Error> {
         let most = self.shared().limits.outgoing;
         let key = self.state.key;
         let published = self.shared().run(|session| {
-            let published = session.publish(key, &publish, most);
+            let published = session.publish(key, publish, most);
             let urgency = match published {
                 Ok(Published::Accepted(Some(_))) if awaited && session.is_alone(key) => Urgency::Now,
                 Ok(Published::Accepted(Some(_))) => Urgency::Confirmed,

@@ -14,12 +14,15 @@ const MOST: usize = 256 << 10;
 const MOST_ON_ONE_THREAD: usize = 64 << 10;
 
 /// How many buffers wait to be used again: fresh memory costs a page fault for every 4 KiB.
-const SPARES: usize = 4;
+const SPARES: usize = 16;
 
 /// What has been read and not been cut into frames yet, with room for more.
 #[derive(Debug)]
 pub(crate) struct Input {
     pub bytes: BytesMut,
+    /// How large the buffer is, with what was cut off and may be shared.
+    held: usize,
+    /// How large it should be.
     size: usize,
     most: usize,
     /// Buffers that deliveries may still share.
@@ -28,17 +31,22 @@ pub(crate) struct Input {
 
 impl Input {
     /// With what was read before.
-    pub(crate) const fn new(bytes: BytesMut, runtime: &RuntimeFlavor) -> Self {
+    pub(crate) fn new(bytes: BytesMut, runtime: &RuntimeFlavor) -> Self {
         let most = if matches!(runtime, RuntimeFlavor::CurrentThread) { MOST_ON_ONE_THREAD } else { MOST };
-        Self { bytes, size: LEAST, most, spares: Vec::new() }
+        Self { held: bytes.capacity(), bytes, size: LEAST, most, spares: Vec::new() }
     }
 
     /// Makes room for the next read, and returns how much there is.
     pub(crate) fn make_room(&mut self) -> usize {
-        if self.room() < self.size / 4 {
+        if (self.bytes.is_empty() && !self.fits()) || self.room() < self.size / 4 {
             self.renew();
         }
         self.room()
+    }
+
+    /// Whether the buffer is as large as it should be: an idle connection keeps no large one.
+    fn fits(&self) -> bool {
+        self.held >= self.size && (self.size > LEAST || self.held <= 4 * LEAST)
     }
 
     fn room(&self) -> usize {
@@ -48,7 +56,7 @@ impl Input {
     /// Moves the rest of what was read to a buffer with room, preferably one that was used before.
     fn renew(&mut self) {
         let needed = self.bytes.len() + self.size;
-        if self.bytes.try_reclaim(self.size) {
+        if self.fits() && self.bytes.try_reclaim(self.size) {
             return;
         }
         let free = self.spares.iter_mut().position(|spare| spare.try_reclaim(needed));
@@ -56,6 +64,7 @@ impl Input {
             Some(at) => self.spares.swap_remove(at),
             None => BytesMut::with_capacity(needed),
         };
+        self.held = fresh.capacity();
         fresh.extend_from_slice(&self.bytes);
         let mut old = std::mem::replace(&mut self.bytes, fresh);
         old.clear();
@@ -103,6 +112,7 @@ mod tests {
             read(&mut input, 1);
         }
         assert_eq!((input.size, input.spares.len()), (LEAST, 0));
+        assert!(input.bytes.capacity() <= 4 * LEAST, "an idle connection keeps {}", input.bytes.capacity());
     }
 
     #[test]

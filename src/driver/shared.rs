@@ -202,6 +202,7 @@ impl Shared {
     }
 
     /// The session, without waking anybody afterwards: for whoever appends nothing.
+    #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -212,6 +213,7 @@ impl Shared {
     }
 
     /// Runs a command under the lock, and sees to it that what it appended is written.
+    #[inline]
     pub(crate) fn run<T>(&self, command: impl FnOnce(&mut Session<Driver>) -> (T, Urgency)) -> T {
         let mut core = self.lock();
         let was_empty = core.out.is_empty();

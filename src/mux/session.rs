@@ -217,6 +217,7 @@ impl<X: Waiters> Session<X> {
     }
 
     /// Appends a message unless it must wait; `most` is how many waiting bytes are too many.
+    #[inline]
     pub(crate) fn publish(
         &mut self,
         key: ChannelKey,
@@ -494,6 +495,7 @@ impl<X: Waiters> Session<X> {
         self.open_and_out(key).map(|(open, _)| open)
     }
 
+    #[inline]
     fn open_and_out(&mut self, key: ChannelKey) -> Result<(&mut Open<X>, &mut Outgoing), Refusal> {
         self.check_open()?;
         let slot = self.slots.get_mut(usize::from(key.id.get()) - 1);

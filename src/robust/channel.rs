@@ -23,7 +23,7 @@ use crate::client::consumer::ConsumeSpec;
 use crate::client::name::Name;
 use crate::client::{
     Channel as Plain, Connection as PlainConnection, DeclareExchange, DeclareQueue, Delivery, Exchange,
-    ExchangeKind, Queue,
+    ExchangeKind, Message, Queue,
 };
 use crate::codec::ShortStr;
 use crate::error::{Error, ErrorKind, Result};
@@ -468,12 +468,12 @@ impl Operations for Channel {
         self.inner.take(method).await
     }
 
-    fn try_enqueue(&self, outbound: Outbound<'_>) -> Result<Option<Self::Confirm>> {
-        self.inner.try_publish(outbound)
+    fn try_enqueue(&self, outbound: &Outbound<'_>, message: &mut Message) -> Result<Option<Self::Confirm>> {
+        self.inner.try_publish(outbound, message)
     }
 
-    async fn enqueue(&self, outbound: Outbound<'_>) -> Result<Self::Confirm> {
-        self.inner.publish(outbound).await
+    async fn enqueue(&self, outbound: &Outbound<'_>, message: &mut Message) -> Result<Self::Confirm> {
+        self.inner.publish(outbound, message).await
     }
 
     async fn flush(&self) {

@@ -15,8 +15,8 @@ use super::live::no_link;
 use super::options::Outage;
 use super::shared::{Phase, Shared, before, out_of_time};
 use super::unconfirmed::Unconfirmed;
-use crate::client::Channel as Plain;
 use crate::client::carrier::Outbound;
+use crate::client::{Channel as Plain, Message};
 use crate::error::{Error, Result, Scope};
 
 /// How much memory a channel sets aside at once: the count is shared by all channels.
@@ -30,6 +30,15 @@ enum Refused {
     Credit(Plain),
     /// Too much is unconfirmed; this one is the oldest on the channel.
     Room(Plain, u64),
+    /// It never will be.
+    Failed(Error),
+}
+
+impl Refused {
+    /// The plain channel refused a message: because the message is wrong, or because the channel has just ended.
+    fn by(error: Error) -> Self {
+        if error.scope() == Scope::Call { Self::Failed(error) } else { Self::Down(error) }
+    }
 }
 
 /// What is not settled.
@@ -45,20 +54,29 @@ enum Unsettled {
 
 impl ChannelInner {
     /// Hands a message over, or returns `None` where that has to wait.
-    pub(super) fn try_publish(self: &Arc<Self>, mut outbound: Outbound<'_>) -> Result<Option<Confirm>> {
-        match self.attempt(&mut outbound)? {
+    pub(super) fn try_publish(
+        self: &Arc<Self>,
+        outbound: &Outbound<'_>,
+        message: &mut Message,
+    ) -> Result<Option<Confirm>> {
+        match self.attempt(outbound, message) {
             Ok(confirm) => Ok(Some(confirm)),
+            Err(Refused::Failed(error)) => Err(error),
             Err(Refused::Down(why))
                 if outbound.patience.is_none() && self.shared().settings.outage == Outage::Fail =>
             {
                 Err(no_link(why))
             }
-            Err(_) => Ok(None),
+            Err(Refused::Down(_) | Refused::Credit(_) | Refused::Room(..)) => Ok(None),
         }
     }
 
     /// Hands a message over as soon as that is possible. Cancel safe.
-    pub(super) async fn publish(self: &Arc<Self>, mut outbound: Outbound<'_>) -> Result<Confirm> {
+    pub(super) async fn publish(
+        self: &Arc<Self>,
+        outbound: &Outbound<'_>,
+        message: &mut Message,
+    ) -> Result<Confirm> {
         let mut patience = None;
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
@@ -66,8 +84,9 @@ impl ChannelInner {
             // both listen before the message is tried again, so that no wake is missed
             let plain = self.live_now().ok().map(|live| live.plain);
             let credit = plain.as_ref().map(Plain::credit);
-            match self.attempt(&mut outbound)? {
+            match self.attempt(outbound, message) {
                 Ok(confirm) => return Ok(confirm),
+                Err(Refused::Failed(error)) => return Err(error),
                 Err(Refused::Down(why)) => {
                     let outage = if outbound.patience.is_some() {
                         Outage::Wait
@@ -110,48 +129,55 @@ impl ChannelInner {
         }
     }
 
-    fn attempt(self: &Arc<Self>, outbound: &mut Outbound<'_>) -> Result<Result<Confirm, Refused>> {
-        if self.retains { self.attempt_kept(outbound) } else { self.attempt_once(outbound) }
+    #[inline]
+    fn attempt(self: &Arc<Self>, outbound: &Outbound<'_>, message: &mut Message) -> Result<Confirm, Refused> {
+        if self.retains { self.attempt_kept(outbound, message) } else { self.attempt_once(outbound, message) }
     }
 
     /// Hands over a message that nobody will publish again. Several tasks may do that at the same time.
-    fn attempt_once(&self, outbound: &mut Outbound<'_>) -> Result<Result<Confirm, Refused>> {
+    #[inline]
+    fn attempt_once(&self, outbound: &Outbound<'_>, message: &Message) -> Result<Confirm, Refused> {
         let core = self.read();
         let plain = match core.phase.up() {
             Ok(plain) => plain,
-            Err(down) => return down.map(Err),
+            Err(down) => return Err(down),
         };
-        match plain.try_send(outbound.reborrow()) {
-            Ok(Some(sent)) => Ok(Ok(Confirm::plain(plain.confirm(sent)))),
-            Ok(None) => Ok(Err(Refused::Credit(plain.clone()))),
-            Err(error) => refused(error),
+        match plain.try_send(outbound, message) {
+            Ok(Some(sent)) => Ok(Confirm::plain(plain.confirm(sent))),
+            Ok(None) => Err(Refused::Credit(plain.clone())),
+            Err(error) => Err(Refused::by(error)),
         }
     }
 
     /// Hands over a message and keeps it.
-    fn attempt_kept(self: &Arc<Self>, outbound: &mut Outbound<'_>) -> Result<Result<Confirm, Refused>> {
+    #[inline]
+    fn attempt_kept(
+        self: &Arc<Self>,
+        outbound: &Outbound<'_>,
+        message: &mut Message,
+    ) -> Result<Confirm, Refused> {
         let mut core = self.lock();
         let Core { phase, unconfirmed, .. } = &mut *core;
         let plain = match phase.up() {
             Ok(plain) => plain,
-            Err(down) => return down.map(Err),
+            Err(down) => return Err(down),
         };
-        let weight = Unconfirmed::weight(outbound.routing_key, outbound.message);
+        let weight = Unconfirmed::weight(outbound, message);
         if unconfirmed.is_due() || !self.shared().reserve(unconfirmed, weight) {
             self.prune(unconfirmed);
             if !self.shared().reserve(unconfirmed, weight) {
                 let oldest = unconfirmed.oldest().unwrap_or_default();
-                return Ok(Err(Refused::Room(plain.clone(), oldest)));
+                return Err(Refused::Room(plain.clone(), oldest));
             }
         }
-        match plain.try_send(outbound.reborrow()) {
+        match plain.try_send(outbound, message) {
             Ok(Some(sent)) => {
-                let sequence = unconfirmed.push(outbound, weight);
+                let sequence = unconfirmed.push(outbound, message, weight);
                 debug_assert_eq!(unconfirmed.number(sequence), sent.number);
-                Ok(Ok(Confirm::kept(self, sequence)))
+                Ok(Confirm::kept(self, sequence))
             }
-            Ok(None) => Ok(Err(Refused::Credit(plain.clone()))),
-            Err(error) => refused(error),
+            Ok(None) => Err(Refused::Credit(plain.clone())),
+            Err(error) => Err(Refused::by(error)),
         }
     }
 
@@ -250,11 +276,11 @@ impl ChannelInner {
 
 impl Phase<Plain> {
     /// The plain channel, or why a message is not taken.
-    fn up(&self) -> Result<&Plain, Result<Refused>> {
+    fn up(&self) -> Result<&Plain, Refused> {
         match self {
             Self::Up(plain) => Ok(plain),
-            Self::Down(error) => Err(Ok(Refused::Down(error.clone()))),
-            Self::Ended(error) => Err(Err(error.clone())),
+            Self::Down(error) => Err(Refused::Down(error.clone())),
+            Self::Ended(error) => Err(Refused::Failed(error.clone())),
         }
     }
 }
@@ -282,9 +308,4 @@ impl Shared {
         let free = |channel: &Arc<ChannelInner>| channel.prune(&mut channel.lock().unconfirmed);
         self.channels().iter().map(free).sum::<usize>() > 0
     }
-}
-
-/// The plain channel refused a message: because the message is wrong, or because the channel has just ended.
-fn refused(error: Error) -> Result<Result<Confirm, Refused>> {
-    if error.scope() == Scope::Call { Err(error) } else { Ok(Err(Refused::Down(error))) }
 }

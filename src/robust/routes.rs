@@ -22,7 +22,7 @@ impl Routes {
     /// The next message goes there.
     pub(super) fn push(&mut self, sequence: u64, outbound: &Outbound<'_>) {
         if self.0.back().is_none_or(|(_, last)| !last.is_of(outbound)) {
-            let routing_key = Bytes::copy_from_slice(outbound.routing_key);
+            let routing_key = Bytes::copy_from_slice(outbound.routing_key.as_bytes());
             let route =
                 Route { exchange: outbound.exchange.clone(), routing_key, mandatory: outbound.mandatory };
             self.0.push_back((sequence, route));
@@ -45,7 +45,7 @@ impl Routes {
 
 impl Route {
     fn is_of(&self, outbound: &Outbound<'_>) -> bool {
-        is_same(&self.routing_key, outbound.routing_key)
+        is_same(&self.routing_key, outbound.routing_key.as_bytes())
             && is_same(self.exchange.as_bytes(), outbound.exchange.as_bytes())
             && self.mandatory == outbound.mandatory
     }
@@ -71,12 +71,9 @@ fn is_same(one: &[u8], other: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::Message;
-
     fn push(routes: &mut Routes, sequence: u64, routing_key: &str, mandatory: bool) {
-        let (exchange, message) = (&ShortStr::empty(), &mut Message::default());
-        let routing_key = routing_key.as_bytes();
-        let outbound = Outbound { exchange, routing_key, mandatory, awaited: false, patience: None, message };
+        let (exchange, routing_key) = (&ShortStr::empty(), routing_key.into());
+        let outbound = Outbound { exchange, routing_key, mandatory, awaited: false, patience: None };
         routes.push(sequence, &outbound);
     }
 

@@ -44,6 +44,15 @@ pub(super) struct State {
     pub topology: Topology,
 }
 
+/// Who hears of events. What is kept for listeners takes memory, so there is none before somebody asks.
+#[derive(Debug)]
+enum Audience {
+    Nobody,
+    Listeners(broadcast::Sender<Event>),
+    /// The connection has ended.
+    Ended,
+}
+
 /// What the supervisor is told.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -62,7 +71,7 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// Wakes whoever waits for another phase of the connection.
     pub changed: watch::Sender<()>,
-    events: Mutex<Option<broadcast::Sender<Event>>>,
+    audience: Mutex<Audience>,
     pub commands: mpsc::UnboundedSender<Command>,
     /// Why the server takes no publishes.
     pub blocked: watch::Sender<Option<ShortStr>>,
@@ -123,7 +132,7 @@ impl Shared {
                 topology: Topology::default(),
             }),
             changed: watch::Sender::new(()),
-            events: Mutex::new(Some(broadcast::Sender::new(KEPT))),
+            audience: Mutex::new(Audience::Nobody),
             commands,
             blocked: watch::Sender::new(None),
             stop: watch::Sender::new(false),
@@ -148,16 +157,26 @@ impl Shared {
     // Events.
 
     pub(super) fn tell(&self, event: Event) {
-        if let Some(events) = &*self.events.lock().unwrap_or_else(PoisonError::into_inner) {
-            // an error: nobody listens
+        if let Audience::Listeners(events) = &*self.audience() {
+            // an error: nobody listens any more
             drop(events.send(event));
         }
     }
 
     pub(super) fn events(&self) -> Events {
-        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        // after the end: a stream that ends at once
-        Events::new(events.as_ref().map_or_else(|| broadcast::channel(1).1, broadcast::Sender::subscribe))
+        let mut audience = self.audience();
+        if let Audience::Nobody = *audience {
+            *audience = Audience::Listeners(broadcast::Sender::new(KEPT));
+        }
+        Events::new(match &*audience {
+            Audience::Listeners(events) => events.subscribe(),
+            // a stream that ends at once
+            Audience::Nobody | Audience::Ended => broadcast::channel(1).1,
+        })
+    }
+
+    fn audience(&self) -> MutexGuard<'_, Audience> {
+        self.audience.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn counters(&self) -> Counters {
@@ -239,7 +258,7 @@ impl Shared {
         self.stop.send_replace(true);
         self.changed.send_replace(());
         self.blocked.send_replace(None);
-        drop(self.events.lock().unwrap_or_else(PoisonError::into_inner).take());
+        *self.audience() = Audience::Ended;
         link
     }
 

@@ -98,8 +98,8 @@ impl Unconfirmed {
     // Memory.
 
     /// How many bytes a message counts.
-    pub(super) fn weight(routing_key: &[u8], message: &Message) -> usize {
-        OVERHEAD + routing_key.len() + message.weight()
+    pub(super) fn weight(outbound: &Outbound<'_>, message: &Message) -> usize {
+        OVERHEAD + outbound.routing_key.as_bytes().len() + message.weight()
     }
 
     /// How many bytes must be set aside before a message of this weight is pushed.
@@ -143,14 +143,14 @@ impl Unconfirmed {
         self.entries.len() >= self.look_at.0 || self.bytes >= self.look_at.1
     }
 
-    /// Keeps a message that was handed over; returns its number here. The message is taken out of `outbound`.
-    pub(super) fn push(&mut self, outbound: &mut Outbound<'_>, weight: usize) -> u64 {
+    /// Keeps a message that was handed over, and takes it; returns its number here.
+    pub(super) fn push(&mut self, outbound: &Outbound<'_>, message: &mut Message, weight: usize) -> u64 {
         self.last += 1;
         self.bytes += weight;
         self.routes.push(self.last, outbound);
         self.entries.push_back(Entry {
             sequence: self.last,
-            message: std::mem::take(outbound.message),
+            message: std::mem::take(message),
             weight,
             interest: Interest::Kept,
         });
@@ -347,19 +347,11 @@ pub(super) struct Abandoned {
 
 fn publish(plain: &Plain, route: &Route, message: &Message) -> Result<Option<Sent>> {
     let Route { exchange, routing_key, mandatory } = route;
-    let hand_over = |message: &mut Message| {
-        plain.try_send(Outbound {
-            exchange,
-            routing_key,
-            mandatory: *mandatory,
-            awaited: false,
-            patience: None,
-            message,
-        })
-    };
-    match hand_over(&mut message.clone().republished()) {
+    let routing_key = routing_key.as_ref().into();
+    let outbound = Outbound { exchange, routing_key, mandatory: *mandatory, awaited: false, patience: None };
+    match plain.try_send(&outbound, &message.clone().republished()) {
         // with one more header its properties may be too large
-        Err(error) if error.kind() == ErrorKind::Argument => hand_over(&mut message.clone()),
+        Err(error) if error.kind() == ErrorKind::Argument => plain.try_send(&outbound, message),
         sent => sent,
     }
 }

@@ -10,7 +10,7 @@ pub(crate) const END: u8 = 0xce;
 pub(crate) const FRAME_MAX: usize = 131_072;
 
 /// Bytes that are read or written at once.
-pub(crate) const CHUNK: usize = 256 << 10;
+pub(crate) const CHUNK: usize = 128 << 10;
 
 /// Appends a frame.
 pub(crate) fn put_frame(out: &mut Vec<u8>, kind: u8, channel: u16, payload: &[u8]) {
