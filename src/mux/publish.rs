@@ -35,7 +35,7 @@ const METHOD_PAYLOAD: usize = 4 + 2 + 2 + 1;
 
 /// The header frame's payload of a message that is persistent and nothing else: class, weight, body size, flags,
 /// delivery mode.
-const PERSISTENT_PAYLOAD: usize = 2 + 2 + 8 + 2 + 1;
+const PERSISTENT_PAYLOAD: u32 = 2 + 2 + 8 + 2 + 1;
 
 /// What flag and value say that a message is persistent.
 const DELIVERY_MODE_FLAG: u16 = 0x1000;
@@ -60,7 +60,7 @@ impl Publish<'_> {
     /// buffer's capacity, and not one for every field.
     fn put_small(&self, out: &mut Vec<u8>, channel: u16, lengths: (u8, u8)) {
         let names = self.exchange.len() + self.routing_key.len();
-        let frames = METHOD_PAYLOAD + names + OVERHEAD + PERSISTENT_PAYLOAD + OVERHEAD;
+        let frames = METHOD_PAYLOAD + names + OVERHEAD + PERSISTENT_PAYLOAD as usize + OVERHEAD;
         let head = if self.body.is_empty() { frames } else { frames + HEAD };
         let start = out.len();
         out.reserve(head + self.body.len() + 1);
@@ -123,10 +123,10 @@ impl Publish<'_> {
     }
 
     fn put_persistent_header(&self, out: &mut impl BufMut, channel: u16) {
-        group::<{ OVERHEAD + PERSISTENT_PAYLOAD }>(out, |mut header| {
+        group::<{ OVERHEAD + PERSISTENT_PAYLOAD as usize }>(out, |mut header| {
             header.put_u8(FRAME_HEADER);
             header.put_u16(channel);
-            header.put_u32(PERSISTENT_PAYLOAD as u32);
+            header.put_u32(PERSISTENT_PAYLOAD);
             header.put_u16(basic::CLASS_ID);
             header.put_u16(0);
             header.put_u64(self.body.len() as u64);

@@ -138,10 +138,7 @@ impl ChannelInner {
     #[inline]
     fn attempt_once(&self, outbound: &Outbound<'_>, message: &Message) -> Result<Confirm, Refused> {
         let core = self.read();
-        let plain = match core.phase.up() {
-            Ok(plain) => plain,
-            Err(down) => return Err(down),
-        };
+        let plain = core.phase.up()?;
         match plain.try_send(outbound, message) {
             Ok(Some(sent)) => Ok(Confirm::plain(plain.confirm(sent))),
             Ok(None) => Err(Refused::Credit(plain.clone())),
@@ -158,10 +155,7 @@ impl ChannelInner {
     ) -> Result<Confirm, Refused> {
         let mut core = self.lock();
         let Core { phase, unconfirmed, .. } = &mut *core;
-        let plain = match phase.up() {
-            Ok(plain) => plain,
-            Err(down) => return Err(down),
-        };
+        let plain = phase.up()?;
         let weight = Unconfirmed::weight(outbound, message);
         if unconfirmed.is_due() || !self.shared().reserve(unconfirmed, weight) {
             self.prune(unconfirmed);
