@@ -10,7 +10,7 @@ use std::{env, error};
 
 use lepus::broker::Broker;
 use lepus::robust::Consumer;
-use lepus::{Delivery, ErrorKind, ExchangeKind};
+use lepus::{Delivery, ExchangeKind};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -112,11 +112,8 @@ async fn work(mut deliveries: Consumer, mut stopped: watch::Receiver<()>) -> Res
         let Some(delivery) = delivery else { return Ok(()) };
         let delivery = delivery?;
         print(&delivery)?;
-        match delivery.ack() {
-            // the connection was lost meanwhile: it comes once more
-            Err(error) if error.kind() == ErrorKind::Stale => {}
-            result => result?,
-        }
+        // delivered before the connection was lost, it comes once more
+        delivery.ack()?;
     }
 }
 

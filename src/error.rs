@@ -88,9 +88,6 @@ pub enum ErrorKind {
     Nacked,
     /// A mandatory message reached no queue and came back; see [`returned`](Error::returned).
     Returned,
-    /// The message was delivered before a robust connection was lost, so it cannot be acknowledged any more;
-    /// nothing was sent, and the broker delivers it again.
-    Stale,
     /// The server cancelled the consumer, for example because its queue was deleted.
     ConsumerCancelled,
     /// All channel numbers of the connection are in use.
@@ -204,7 +201,6 @@ impl ErrorKind {
         match self {
             Self::Config => (Origin::User, Scope::Connection),
             Self::Argument | Self::Unsupported | Self::NoFreeChannel => (Origin::User, Scope::Call),
-            Self::Stale => (Origin::Network, Scope::Call),
             Self::Connect | Self::ConnectionLost | Self::HeartbeatMissed => {
                 (Origin::Network, Scope::Connection)
             }

@@ -68,7 +68,7 @@ impl<'a> OpenChannel<'a> {
         self
     }
 
-    /// Acks on the channel after its end are [`ErrorKind::Stale`], and counted here.
+    /// Acks on the channel after its end are [`Settled::Stale`](super::Settled::Stale), and counted here.
     pub(crate) fn stale(mut self, counter: Arc<AtomicU64>) -> Self {
         self.stale = Some(counter);
         self
@@ -291,6 +291,26 @@ impl Channel {
     }
 
     // For a channel that outlives this one.
+
+    /// Whether both are handles of one channel.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// Closes the channel without waiting for the server's answer.
+    pub(crate) fn close_now(&self) {
+        self.inner.link.close_now();
+    }
+
+    /// The channel of a consumer.
+    pub(super) fn of(inner: &Arc<ChannelInner>) -> Self {
+        Self { inner: Arc::clone(inner) }
+    }
+
+    /// Whether a publish is not settled whose `Confirm` was dropped.
+    pub(crate) fn has_unheard(&self) -> bool {
+        self.inner.link.has_abandoned()
+    }
 
     /// As [`closed`](Self::closed), without keeping the channel open. What was settled before the end can then
     /// be [asked](Self::is_settled).

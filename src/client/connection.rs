@@ -69,6 +69,11 @@ impl Connection {
         self.link.close(constants::REPLY_SUCCESS, ShortStr::empty()).await
     }
 
+    /// Ends the connection at once, for this reason, without waiting for the server's answer.
+    pub(crate) fn give_up(&self, error: Error) {
+        self.link.give_up(error);
+    }
+
     /// Waits until the connection has ended, and tells why: [`ErrorKind::Closed`] after
     /// [`close`](Self::close).
     ///
@@ -92,7 +97,7 @@ impl Connection {
 
     /// Watches whether the server takes publishes.
     pub fn watch_blocked(&self) -> Blocked {
-        Blocked(self.link.shared.blocked.subscribe())
+        Blocked::new(self.link.shared.blocked.subscribe())
     }
 
     /// Gives the server a new secret, such as a renewed OAuth 2 token, before the old one expires.
@@ -136,6 +141,10 @@ impl Connection {
 pub struct Blocked(watch::Receiver<Option<ShortStr>>);
 
 impl Blocked {
+    pub(crate) fn new(blocked: watch::Receiver<Option<ShortStr>>) -> Self {
+        Self(blocked)
+    }
+
     /// Waits for the next change, and returns the reason, or `None` if publishes are taken again. Quick
     /// changes in between may be missed; the last one is not. After the connection's end: waits for ever.
     ///

@@ -193,7 +193,23 @@ impl Consumer {
     /// # Cancel safety
     /// Once it was sent, the consumer ends.
     pub async fn cancel(&mut self) -> Result<()> {
-        self.channel.link.cancel(&self.tag).await
+        self.cancelling().await
+    }
+
+    /// As [`cancel`](Self::cancel), without holding the consumer.
+    pub(crate) fn cancelling(&self) -> impl Future<Output = Result<()>> + Send + use<> {
+        let (channel, tag) = (Arc::clone(&self.channel), self.tag.clone());
+        async move { channel.link.cancel(&tag).await }
+    }
+
+    /// Whether nothing more will come.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.queue.has_ended()
+    }
+
+    /// The channel that it consumes on.
+    pub(crate) fn channel(&self) -> Channel {
+        Channel::of(&self.channel)
     }
 
     /// Whether the channel that it consumes on has not ended.

@@ -166,6 +166,18 @@ impl Acks {
     }
 }
 
+/// What became of an ack, nack or reject.
+///
+/// It may be ignored: what is [`Stale`](Self::Stale) comes again by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Settled {
+    /// It is on its way to the server.
+    Sent,
+    /// The message was delivered on a link that a robust connection has lost since. Nothing was sent: the broker
+    /// delivers the message again, and what was done with it will be done once more.
+    Stale,
+}
+
 /// The means to acknowledge a delivery.
 pub(super) struct Acker {
     acks: Arc<Acks>,
@@ -174,6 +186,12 @@ pub(super) struct Acker {
 }
 
 impl Delivery {
+    /// The token is dropped once this delivery is gone.
+    pub(crate) fn hold(&mut self, token: Token) {
+        let channel = Arc::clone(&self.acker.acks.channel);
+        self.acker.acks = Arc::new(Acks::holding(channel, token));
+    }
+
     pub(super) fn new(raw: Raw, acks: &Arc<Acks>, no_ack: bool) -> Self {
         let acker = Acker { acks: Arc::clone(acks), delivery_tag: raw.tag, no_ack };
         Self { incoming: Incoming { raw }, acker }
@@ -182,16 +200,16 @@ impl Delivery {
     /// The work is done: the server may forget the message.
     ///
     /// # Errors
-    /// If the channel has ended.
-    pub fn ack(self) -> Result<()> {
+    /// If the channel has ended; on a robust connection only if that is for good.
+    pub fn ack(self) -> Result<Settled> {
         self.acker.ack(false)
     }
 
     /// Acknowledges this message and all before it on the channel that are not acknowledged.
     ///
     /// # Errors
-    /// If the channel has ended.
-    pub fn ack_multiple(self) -> Result<()> {
+    /// If the channel has ended; on a robust connection only if that is for good.
+    pub fn ack_multiple(self) -> Result<Settled> {
         self.acker.ack(true)
     }
 
@@ -199,8 +217,8 @@ impl Delivery {
     /// dead-lettered.
     ///
     /// # Errors
-    /// If the channel has ended.
-    pub fn nack(self, requeue: bool) -> Result<()> {
+    /// If the channel has ended; on a robust connection only if that is for good.
+    pub fn nack(self, requeue: bool) -> Result<Settled> {
         self.acker.nack(false, requeue)
     }
 
@@ -208,8 +226,8 @@ impl Delivery {
     /// acknowledged.
     ///
     /// # Errors
-    /// If the channel has ended.
-    pub fn nack_multiple(self, requeue: bool) -> Result<()> {
+    /// If the channel has ended; on a robust connection only if that is for good.
+    pub fn nack_multiple(self, requeue: bool) -> Result<Settled> {
         self.acker.nack(true, requeue)
     }
 
@@ -218,8 +236,8 @@ impl Delivery {
     /// only a reject counts towards the delivery limit.
     ///
     /// # Errors
-    /// If the channel has ended.
-    pub fn reject(self, requeue: bool) -> Result<()> {
+    /// If the channel has ended; on a robust connection only if that is for good.
+    pub fn reject(self, requeue: bool) -> Result<Settled> {
         self.acker.reject(requeue)
     }
 
@@ -234,31 +252,31 @@ impl Delivery {
 }
 
 impl Acker {
-    pub(super) fn ack(self, multiple: bool) -> Result<()> {
+    pub(super) fn ack(self, multiple: bool) -> Result<Settled> {
         self.send(&basic::Ack { delivery_tag: self.delivery_tag, multiple })
     }
 
-    pub(super) fn nack(self, multiple: bool, requeue: bool) -> Result<()> {
+    pub(super) fn nack(self, multiple: bool, requeue: bool) -> Result<Settled> {
         self.send(&basic::Nack { delivery_tag: self.delivery_tag, multiple, requeue })
     }
 
-    pub(super) fn reject(self, requeue: bool) -> Result<()> {
+    pub(super) fn reject(self, requeue: bool) -> Result<Settled> {
         self.send(&basic::Reject { delivery_tag: self.delivery_tag, requeue })
     }
 
-    fn send<M: Arguments>(&self, method: &M) -> Result<()> {
+    fn send<M: Arguments>(&self, method: &M) -> Result<Settled> {
         if self.no_ack {
             return Err(Error::new(ErrorKind::Argument, "the consumer was started without acks"));
         }
         let channel = &self.acks.channel;
-        channel.link.send(method).map_err(|error| match &channel.stale {
-            Some(counter) if error.kind() != ErrorKind::Closed => {
+        match (channel.link.send(method), &channel.stale) {
+            (Ok(()), _) => Ok(Settled::Sent),
+            (Err(error), Some(counter)) if error.kind() != ErrorKind::Closed => {
                 counter.fetch_add(1, Ordering::Relaxed);
-                let text = "delivered before the connection was lost; the broker delivers it again";
-                Error::new(ErrorKind::Stale, text).with_source(error)
+                Ok(Settled::Stale)
             }
-            _ => error,
-        })
+            (Err(error), _) => Err(error),
+        }
     }
 }
 

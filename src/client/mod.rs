@@ -28,7 +28,7 @@ pub use self::channel::{Channel, OpenChannel};
 pub use self::confirm::Confirm;
 pub use self::connection::{Blocked, Connection, connect};
 pub use self::consumer::{Consume, Consumer};
-pub use self::delivery::{Delivery, Incoming};
+pub use self::delivery::{Delivery, Incoming, Settled};
 pub use self::exchange::{BindExchange, DeclareExchange, DeleteExchange, Exchange, ExchangeKind};
 pub use self::message::Message;
 pub use self::options::ConnectOptions;

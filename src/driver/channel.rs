@@ -353,6 +353,11 @@ impl ChannelLink {
         self.look(Confirms::take_abandoned).flatten()
     }
 
+    /// Whether a publish is not settled whose confirm was dropped.
+    pub(crate) fn has_abandoned(&self) -> bool {
+        self.look(|confirms| confirms.has_abandoned()).unwrap_or(false)
+    }
+
     /// What was nacked or returned, and not told yet: from now on nobody else tells it.
     pub(crate) fn take_failures(&self) -> BTreeMap<u64, Outcome> {
         self.look(Confirms::take_failures).unwrap_or_default()
@@ -503,6 +508,11 @@ impl ChannelLink {
             Err(_) => Err(Error::new(ErrorKind::Timeout, "the server did not answer channel.close in time")
                 .with_scope(Scope::Channel)),
         }
+    }
+
+    /// Closes the channel without waiting for the answer.
+    pub(crate) fn close_now(&self) {
+        self.start_close(None);
     }
 
     /// Sends the close, and tells everybody. False: it is closed already.

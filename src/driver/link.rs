@@ -76,6 +76,15 @@ impl Link {
         }
     }
 
+    /// Ends the connection at once, for this reason, unless it has ended. The server is told; its answer is not waited for.
+    pub(crate) fn give_up(&self, error: Error) {
+        if self.shared.failure().is_none() {
+            let close =
+                connection::Close { reply_code: constants::REPLY_SUCCESS, ..connection::Close::default() };
+            self.shared.fail(error, Some(&close));
+        }
+    }
+
     /// Sends `connection.update-secret` and waits for its answer.
     pub(crate) async fn update_secret(&self, method: &connection::UpdateSecret) -> Result<(), Error> {
         let turn = self.turn(&self.turn).await?;

@@ -76,6 +76,11 @@ impl DeliveryQueue {
         self.no_ack
     }
 
+    /// Whether nothing more will come.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.lock().end.is_some()
+    }
+
     /// The server has answered `basic.consume`. `Cancel` if nobody waits for it any more.
     pub(crate) fn started(&self, tag: ShortStr) -> Farewell {
         let mut state = self.lock();

@@ -85,6 +85,11 @@ impl<C> Confirms<C> {
         self.abandoned.take()
     }
 
+    /// Whether a message is not settled whose `Confirm` was dropped.
+    pub(crate) fn has_abandoned(&self) -> bool {
+        self.ring.iter().any(|slot| matches!(slot, Slot::Abandoned))
+    }
+
     /// What was nacked or returned, and not told yet.
     pub(crate) fn take_failures(&mut self) -> BTreeMap<u64, Outcome> {
         std::mem::take(&mut self.failures)

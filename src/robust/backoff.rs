@@ -72,6 +72,38 @@ impl Pauses {
     }
 }
 
+/// What lives for less than this was none.
+const SHORT: Duration = Duration::from_secs(1);
+
+/// How many short lives in a row are followed at once by the next.
+const FREE: u32 = 3;
+
+/// The pace at which what ends is begun again: at once, unless it ends too fast, several times in a row. Then something that
+/// is done each time may be the cause.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    backoff: Backoff,
+    /// How many short lives there were in a row.
+    short: u32,
+    pauses: Pauses,
+}
+
+impl Pace {
+    pub(super) fn new(backoff: Backoff) -> Self {
+        Self { backoff, short: 0, pauses: backoff.pauses() }
+    }
+
+    /// How long to wait after something that has `lived` so long.
+    pub(super) fn after(&mut self, lived: Duration) -> Duration {
+        if lived >= SHORT {
+            *self = Self::new(self.backoff);
+            return Duration::ZERO;
+        }
+        self.short += 1;
+        if self.short > FREE { self.pauses.next() } else { Duration::ZERO }
+    }
+}
+
 /// A random number from 0 to 1. The standard library's hasher is seeded anew each time.
 fn share() -> f64 {
     let random = RandomState::new().build_hasher().finish() >> 32;
@@ -105,6 +137,15 @@ mod tests {
     fn a_bound_below_the_first_pause_holds_for_that_too() {
         let mut pauses = Backoff::new().first(Duration::from_secs(9)).most(Duration::from_millis(2)).pauses();
         assert!((0..50).all(|_| pauses.next() <= Duration::from_millis(2)));
+    }
+
+    #[test]
+    fn only_what_ends_at_once_again_and_again_is_waited_for() {
+        let mut pace = Pace::new(Backoff::new().first(Duration::from_secs(1)).most(Duration::from_secs(1)));
+        assert!((0..FREE).all(|_| pace.after(Duration::ZERO).is_zero()));
+        assert!((0..20).map(|_| pace.after(Duration::ZERO)).any(|pause| !pause.is_zero()));
+        assert!(pace.after(SHORT).is_zero());
+        assert!((0..FREE).all(|_| pace.after(Duration::ZERO).is_zero()));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::channel::ChannelInner;
 use super::live::Live;
 use super::shared::{before, out_of_time};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Scope};
 use crate::protocol::MethodId;
 
 /// A call that has its channel's turn, so that an error of the server belongs to it if it names its method.
@@ -16,6 +16,8 @@ pub(super) struct Call<'a> {
     method: MethodId,
     /// Whether it may be sent twice.
     again: bool,
+    /// Whether the whole connection was closed because of a method like this.
+    accused: bool,
     deadline: Option<Instant>,
     _turn: MutexGuard<'a, ()>,
 }
@@ -25,7 +27,7 @@ impl<'a> Call<'a> {
     pub(super) async fn begin(channel: &'a ChannelInner, method: MethodId, again: bool) -> Result<Self> {
         let deadline = channel.shared().deadline();
         let Some(turn) = before(deadline, channel.turn.lock()).await else { return Err(out_of_time(None)) };
-        Ok(Self { channel, method, again, deadline, _turn: turn })
+        Ok(Self { channel, method, again, accused: false, deadline, _turn: turn })
     }
 
     /// Waits for a plain channel to make it on.
@@ -34,9 +36,16 @@ impl<'a> Call<'a> {
     }
 
     /// It has failed there. `Ok`: it is to be made again.
-    pub(super) fn failed(&self, live: &Live, error: Error) -> Result<()> {
-        if !self.again || live.plain.is_open() || error.method() == Some(self.method) {
+    pub(super) fn failed(&mut self, live: &Live, error: Error) -> Result<()> {
+        if !self.again || live.plain.is_open() || error.scope() == Scope::Call {
             return Err(error);
+        }
+        if error.method() == Some(self.method) {
+            // where the whole connection was closed, another channel's call may be to blame: once
+            if error.scope() == Scope::Channel || self.accused {
+                return Err(error);
+            }
+            self.accused = true;
         }
         tracing::debug!(%error, "a call is made again on the next link");
         Ok(())

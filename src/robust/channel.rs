@@ -4,11 +4,12 @@ use std::any::Any;
 use std::fmt;
 use std::future::IntoFuture;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::backoff::Pace;
 use super::call::Call;
 use super::consumer::{Consumer, ConsumerInner};
 use super::live::Live;
@@ -66,11 +67,17 @@ pub(super) struct Core {
     pub generation: u64,
     /// The link that the plain channel is on.
     pub epoch: u64,
+    /// Since when there is this plain channel.
+    pub since: Instant,
+    /// How soon the next one follows.
+    pub pace: Pace,
     /// As set by [`Channel::qos`].
     pub prefetch: Option<u16>,
     /// The queue that was declared last.
     pub last_queue: ShortStr,
     pub consumers: Vec<Arc<ConsumerInner>>,
+    /// Those that the user has cancelled, and may still take from.
+    pub cancelled: Vec<Weak<ConsumerInner>>,
     pub next_consumer: u64,
     pub unconfirmed: Unconfirmed,
     /// The first failure of a message that nobody asked for, from plain channels that have ended.
@@ -135,7 +142,8 @@ pub(super) async fn open(shared: &Shared, link: &PlainConnection, confirms: bool
 impl Shared {
     /// When a call that begins now has taken too long.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.settings.call_limit.map(|limit| Instant::now() + limit)
+        // one that lies too far ahead is none
+        self.settings.call_limit.and_then(|limit| Instant::now().checked_add(limit))
     }
 }
 
@@ -160,9 +168,12 @@ impl ChannelInner {
                 phase: Phase::Up(plain),
                 generation: 1,
                 epoch,
+                since: Instant::now(),
+                pace: Pace::new(handle.shared.options().backoff),
                 prefetch: None,
                 last_queue: ShortStr::empty(),
                 consumers: Vec::new(),
+                cancelled: Vec::new(),
                 next_consumer: 1,
                 unconfirmed,
                 failure: None,
@@ -192,11 +203,12 @@ impl ChannelInner {
         generation: u64,
     ) {
         let (channel, commands) = (Arc::downgrade(self), self.shared().commands.clone());
-        tokio::spawn(async move {
+        let watch = async move {
             let error = over.await;
             // refused: the supervisor has ended
             drop(commands.send(Command::ChannelEnded { channel, generation, error }));
-        });
+        };
+        tokio::spawn(watch);
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
@@ -214,7 +226,7 @@ impl ChannelInner {
     /// Performs a request on the link, and records it. Waits for the link, and tries again after a loss where that
     /// is harmless.
     async fn perform<M: Request>(self: Arc<Self>, request: M) -> Result<M::Reply> {
-        let call = Call::begin(&self, M::ID, is_idempotent(&request.clone().into())).await?;
+        let mut call = Call::begin(&self, M::ID, is_idempotent(&request.clone().into())).await?;
         loop {
             let live = call.live().await?;
             let request = translate(&self.shared().lock().topology, &self.last_queue(), &request);
@@ -230,12 +242,17 @@ impl ChannelInner {
     /// Takes a message.
     async fn take(&self, method: basic::Get) -> Result<Option<Delivery>> {
         // without acks a message whose delivery was lost is lost
-        let call = Call::begin(self, <basic::Get as Arguments>::ID, !method.no_ack).await?;
+        let mut call = Call::begin(self, <basic::Get as Arguments>::ID, !method.no_ack).await?;
         loop {
             let live = call.live().await?;
             let queue = self.current_queue(&method.queue);
             match live.plain.get(basic::Get { queue, ..method.clone() }).await {
-                Ok(delivery) => return Ok(delivery),
+                Ok(mut delivery) => {
+                    if let Some(delivery) = delivery.as_mut().filter(|_| !method.no_ack) {
+                        delivery.hold(Box::new(self.shared().in_flight.token()));
+                    }
+                    return Ok(delivery);
+                }
                 Err(error) => call.failed(&live, error)?,
             }
         }

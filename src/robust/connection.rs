@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::channel::OpenChannel;
 use super::event::{Counters, Events};
 use super::shared::{Handle, Shared, closed};
-use crate::client::ConnectOptions;
-use crate::codec::ShortStr;
+use crate::client::{Blocked, ConnectOptions};
+use crate::codec::{FieldTable, ShortStr};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Connects to the broker at a URI such as `amqp://guest:guest@127.0.0.1/`, and connects again whenever that is lost.
@@ -113,6 +113,16 @@ impl Connection {
     /// Why the server takes no publishes at the moment, such as `low on memory`; `None` while it does.
     pub fn blocked(&self) -> Option<ShortStr> {
         self.shared().blocked.borrow().clone()
+    }
+
+    /// Watches whether the server takes publishes. Without a link, it does not block them.
+    pub fn watch_blocked(&self) -> Blocked {
+        Blocked::new(self.shared().blocked.subscribe())
+    }
+
+    /// What the server says of itself; `None` while there is no link.
+    pub fn server_properties(&self) -> Option<FieldTable> {
+        self.shared().link().map(|(link, _)| link.server_properties().clone())
     }
 
     /// Closes the connection: tells the server, and waits for its answer. Whoever waits for anything on it gets

@@ -7,18 +7,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use futures_core::Stream;
+use tracing::Instrument;
 
 use super::call::Call;
 use super::channel::{Channel, ChannelInner};
+use super::event::{Entity, Unrestored};
 use super::live::Live;
+use super::restore::Restore;
 use super::revive::revive;
 use super::shared::detached;
 use super::topology::ConsumerKey;
 use crate::client::carrier::private::{Deliveries, Operations};
 use crate::client::consumer::ConsumeSpec;
-use crate::client::{Consumer as Plain, Delivery};
+use crate::client::{Channel as PlainChannel, Consumer as Plain, Delivery};
 use crate::codec::ShortStr;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Scope};
 use crate::protocol::{Arguments, MethodId, basic};
 
 const CONSUME: MethodId = <basic::Consume as Arguments>::ID;
@@ -26,7 +29,7 @@ const CONSUME: MethodId = <basic::Consume as Arguments>::ID;
 /// A consumer of a robust connection: the stream of its deliveries, which goes on after a loss.
 ///
 /// What was delivered before a loss and not acknowledged comes again: what still waited here is dropped, and an ack of
-/// what was handed out is [`ErrorKind::Stale`]. If the server cancels the consumer, because its queue was deleted
+/// what was handed out is [`Settled::Stale`](crate::Settled::Stale). If the server cancels the consumer, because its queue was deleted
 /// or moved, it starts again once the queue is there (see
 /// [`Options::revive_consumers`](super::Options::revive_consumers)).
 ///
@@ -98,7 +101,7 @@ impl Slot {
 
     /// Whether it has a consumer that has not ended.
     pub(super) fn is_running(&self) -> bool {
-        self.sources.back().is_some_and(Plain::is_open)
+        self.sources.back().is_some_and(|source| source.is_open() && !source.has_ended())
     }
 
     fn needs_acks(&self) -> bool {
@@ -122,7 +125,8 @@ impl ConsumerInner {
 
     fn put(&self, plain: Plain) -> Put {
         let mut slot = self.lock();
-        if !slot.is_wanted() {
+        // somebody else may have started it meanwhile
+        if !slot.is_wanted() || slot.is_running() {
             return Put { waker: None, gone: VecDeque::from([plain]) };
         }
         let gone = slot.link_lost();
@@ -140,6 +144,36 @@ impl ConsumerInner {
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    /// Its channel ends for good, and what runs for it elsewhere than on the `main` plain channel, which ends by itself. What
+    /// has come and needs no ack can still be taken.
+    pub(super) fn stop(&self, error: Option<Error>, main: Option<&PlainChannel>) {
+        let (running, gone) = {
+            let mut slot = self.lock();
+            let running: Vec<_> = slot.sources.iter().map(Plain::channel).collect();
+            (running, slot.link_lost())
+        };
+        for channel in running.iter().filter(|channel| !main.is_some_and(|main| main.is_same(channel))) {
+            channel.close_now();
+        }
+        drop(gone);
+        self.end(error);
+    }
+
+    /// Cancels what runs at the server. What has come and needs no ack can still be taken; all else goes back.
+    pub(super) async fn cancel_sources(&self) -> Result<()> {
+        let (cancelling, gone) = {
+            let mut slot = self.lock();
+            let cancelling: Vec<_> = slot.sources.iter().map(Plain::cancelling).collect();
+            (cancelling, slot.link_lost())
+        };
+        for cancelled in cancelling {
+            timed_out(cancelled.await)?;
+        }
+        // it gives back what nobody has seen
+        drop(gone);
+        Ok(())
     }
 
     /// Takes the plain consumers out, to stop them.
@@ -198,7 +232,7 @@ impl ChannelInner {
 
     /// Starts a consumer again that was paused.
     async fn resume(&self, consumer: &ConsumerInner) -> Result<()> {
-        let call = Call::begin(self, CONSUME, true).await?;
+        let mut call = Call::begin(self, CONSUME, true).await?;
         loop {
             let live = call.live().await?;
             // a restore has started it meanwhile, or it was cancelled
@@ -207,7 +241,7 @@ impl ChannelInner {
             }
             match self.start_again(&live, consumer).await {
                 Ok(mut plain) => {
-                    plain.hold(self.shared().token());
+                    self.shared().count(&mut plain);
                     if self.install(consumer, plain, live.generation) {
                         return Ok(());
                     }
@@ -218,16 +252,30 @@ impl ChannelInner {
     }
 
     async fn start_again(&self, live: &Live, consumer: &ConsumerInner) -> Result<Plain> {
-        let spec = self.spec(consumer);
-        self.declare_auto_delete(live, &spec.method.queue).await?;
-        live.plain.consume(spec).await
+        if let Some((link, _)) = self.shared().link() {
+            // an auto-delete queue went with its last consumer, if that was this one
+            let refused = Restore::auto_delete(self.shared(), &link).await?;
+            let queue = self.spec(consumer).method.queue;
+            let is_meant =
+                |refused: &Unrestored| matches!(&refused.entity, Entity::Queue { name } if *name == queue);
+            if let Some(refused) = refused.into_iter().find(is_meant) {
+                return Err(refused.error.with_scope(Scope::Call));
+            }
+        }
+        live.plain.consume(self.spec(consumer)).await
     }
 
     /// The user wants no more of it.
     pub(super) fn forget_consumer(&self, consumer: &ConsumerInner) {
         let mut state = self.shared().lock();
         let mut core = self.lock();
-        core.consumers.retain(|other| other.id != consumer.id);
+        let known = core.consumers.iter().position(|other| other.id == consumer.id);
+        if let Some(known) = known {
+            let cancelled = core.consumers.remove(known);
+            // what it has not handed out yet goes back when the connection is drained
+            core.cancelled.retain(|other| other.strong_count() > 0);
+            core.cancelled.push(Arc::downgrade(&cancelled));
+        }
         drop(core);
         state.topology.cancel(self.key(consumer));
     }
@@ -236,7 +284,7 @@ impl ChannelInner {
 impl Consumer {
     /// Starts a consumer and records it.
     pub(super) async fn start(channel: Channel, spec: ConsumeSpec) -> Result<Self> {
-        let call = Call::begin(&channel.inner, CONSUME, true).await?;
+        let mut call = Call::begin(&channel.inner, CONSUME, true).await?;
         let inner = loop {
             let live = call.live().await?;
             let mut spec = spec.clone();
@@ -244,7 +292,7 @@ impl Consumer {
             spec.prefetch = spec.prefetch.or(channel.inner.lock().prefetch);
             match live.plain.consume(spec.clone()).await {
                 Ok(mut plain) => {
-                    plain.hold(channel.inner.shared().token());
+                    channel.inner.shared().count(&mut plain);
                     // the same after a loss, also if the server made it up
                     spec.method.consumer_tag = plain.tag().detach();
                     if let Some(inner) = channel.inner.record_consumer(&live, spec, plain) {
@@ -286,16 +334,15 @@ impl Consumer {
     pub async fn cancel(&mut self) -> Result<()> {
         self.channel.inner.forget_consumer(&self.inner);
         self.inner.end(None);
-        for mut plain in self.inner.take() {
-            let cancelled = plain.cancel().await;
-            self.inner.lock().sources.push_back(plain);
-            timed_out(cancelled)?;
+        let cancelling: Vec<_> = self.inner.lock().sources.iter().map(Plain::cancelling).collect();
+        for cancelled in cancelling {
+            timed_out(cancelled.await)?;
         }
         Ok(())
     }
 
     /// Cancels the consumer at the server until [`resume`](Self::resume), also across losses. What has come and was not
-    /// handed out goes back to its queue; the stream waits. An auto-delete queue goes with its last consumer, also if
+    /// handed out goes back to its queue; without acks it can still be taken. Then the stream waits. An auto-delete queue goes with its last consumer, also if
     /// that is only paused, and is declared again when it is resumed.
     ///
     /// # Errors
@@ -305,11 +352,7 @@ impl Consumer {
     /// Dropped before it is done, it goes on in the background.
     pub async fn pause(&mut self) -> Result<()> {
         self.inner.lock().paused = true;
-        for mut plain in self.inner.take() {
-            // dropped afterwards, it gives back what nobody has seen
-            timed_out(plain.cancel().await)?;
-        }
-        Ok(())
+        self.inner.cancel_sources().await
     }
 
     /// Goes on after [`pause`](Self::pause); at once, or when there is a link again. Does nothing where it was not paused,
@@ -380,7 +423,8 @@ impl Consumer {
         if was_cancelled {
             tracing::info!(consumer_tag = %self.tag(), "the server cancelled a consumer, which waits for its queue");
             let (channel, consumer) = (Arc::downgrade(&self.channel.inner), Arc::downgrade(&self.inner));
-            self.channel.inner.shared().runtime.spawn(revive(channel, consumer, false));
+            let shared = self.channel.inner.shared();
+            shared.runtime.spawn(revive(channel, consumer, false).instrument(shared.span.clone()));
         }
         Poll::Pending
     }

@@ -12,19 +12,16 @@ pub(super) async fn drain(shared: &Arc<Shared>) {
     for channel in &channels {
         let consumers = std::mem::take(&mut channel.lock().consumers);
         shared.lock().topology.close_channel(channel.id);
-        for consumer in consumers {
+        let cancelled: Vec<_> = channel.lock().cancelled.drain(..).filter_map(|old| old.upgrade()).collect();
+        for consumer in cancelled.into_iter().chain(consumers) {
             // first, so that nothing starts it again
             consumer.end(None);
-            for mut plain in consumer.take() {
-                if let Err(error) = plain.cancel().await {
-                    // lost: then there is nothing to cancel
-                    tracing::debug!(%error, "a consumer was not cancelled");
-                }
-                // dropped, it gives back what nobody has seen
+            if let Err(error) = consumer.cancel_sources().await {
+                tracing::debug!(%error, "a consumer was not cancelled");
             }
         }
     }
-    shared.tokens_gone().await;
+    shared.in_flight.gone().await;
     for channel in &channels {
         // an error: the channel has no confirms to wait for any more
         drop(channel.settled().await);

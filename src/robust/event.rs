@@ -127,6 +127,11 @@ pub enum Entity {
         /// The key or pattern.
         routing_key: ShortStr,
     },
+    /// A channel that could not be opened again yet, with what is on it. It is tried again.
+    Channel {
+        /// Its number on the connection: 1 for the first that was opened, then 2, …
+        number: u64,
+    },
     /// A consumer.
     Consumer {
         /// The queue that it consumes from.
@@ -150,6 +155,7 @@ impl fmt::Display for Entity {
             Self::QueueBinding { queue, exchange, routing_key } => {
                 write!(f, "binding of queue '{queue}' to exchange '{exchange}' with key '{routing_key}'")
             }
+            Self::Channel { number } => write!(f, "channel {number}"),
             Self::Consumer { queue, tag } => write!(f, "consumer '{tag}' of queue '{queue}'"),
         }
     }

@@ -99,11 +99,15 @@ impl ChannelInner {
         if let Err(failure) = plain.take_failure() {
             core.failure.get_or_insert(failure);
         }
+        // nobody publishes it again, and only `wait_for_confirms` can tell
+        if !self.retains && plain.has_unheard() {
+            core.failure.get_or_insert_with(|| error.clone());
+        }
         let mut wakers = core.unconfirmed.lost();
         if error.method() == Some(PUBLISH) {
             let given_up = core.unconfirmed.give_up(error);
-            if given_up.unheard {
-                core.failure.get_or_insert_with(|| error.clone());
+            if let Some(failure) = given_up.unheard {
+                core.failure.get_or_insert(failure);
             }
             wakers.extend(given_up.wakers);
         }
@@ -113,14 +117,17 @@ impl ChannelInner {
 
     /// The channel ends for good. Returns the plain channel, if there was one.
     pub(super) fn end(&self, error: &Error) -> Option<Plain> {
-        let (phase, given_up, consumers) = {
+        let (main, given_up, consumers) = {
             let mut core = self.lock();
             if matches!(core.phase, Phase::Ended(_)) {
                 return None;
             }
-            let phase = std::mem::replace(&mut core.phase, Phase::Ended(error.clone()));
+            let main = match std::mem::replace(&mut core.phase, Phase::Ended(error.clone())) {
+                Phase::Up(plain) => Some(plain),
+                Phase::Down(_) | Phase::Ended(_) => None,
+            };
             core.generation += 1;
-            if let Phase::Up(plain) = &phase
+            if let Some(plain) = &main
                 && let Err(failure) = plain.take_failure()
             {
                 core.failure.get_or_insert(failure);
@@ -130,19 +137,17 @@ impl ChannelInner {
                 core.failure.get_or_insert_with(|| error.clone());
             }
             self.shared().release(core.unconfirmed.take_spare());
-            (phase, given_up, std::mem::take(&mut core.consumers))
+            (main, given_up, std::mem::take(&mut core.consumers))
         };
         for consumer in consumers {
             // after a close by the user streams just end
-            consumer.end(Some(error.clone()).filter(|error| error.kind() != ErrorKind::Closed));
+            let error = Some(error.clone()).filter(|error| error.kind() != ErrorKind::Closed);
+            consumer.stop(error, main.as_ref());
         }
         given_up.tell();
         self.changed.notify_waiters();
         self.returns.end();
-        match phase {
-            Phase::Up(plain) => Some(plain),
-            Phase::Down(_) | Phase::Ended(_) => None,
-        }
+        main
     }
 }
 

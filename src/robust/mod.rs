@@ -20,9 +20,7 @@
 //! while let Some(delivery) = deliveries.next().await {
 //!     let delivery = delivery?;
 //!     println!("{:?}", delivery.body_str());
-//!     if let Err(error) = delivery.ack() {
-//!         println!("it will come again: {error}"); // ErrorKind::Stale
-//!     }
+//!     delivery.ack()?; // Settled::Stale if it came before a loss: then it comes again
 //! }
 //! # Ok(())
 //! # }
@@ -38,7 +36,7 @@
 //!   [`Event::Restored`], and everything else goes on.
 //! - A server-named queue gets a new name; its handles, bindings and consumers follow.
 //! - Messages that were delivered before the loss cannot be acknowledged after it
-//!   ([`ErrorKind::Stale`](crate::ErrorKind::Stale)); the broker delivers them again.
+//!   ([`Settled::Stale`](crate::Settled::Stale)); the broker delivers them again.
 //! - A call during an outage waits, as long as a call may take; one whose answer was lost is made again where that is
 //!   harmless. Publishes wait as [`Options::on_outage`] says.
 //! - An error that the server answers with a close of the channel reaches its cause, and the channel is opened again.
@@ -53,6 +51,7 @@ mod connection;
 mod consumer;
 mod drain;
 mod event;
+mod in_flight;
 mod live;
 mod numbers;
 mod options;

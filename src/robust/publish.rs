@@ -16,7 +16,9 @@ use super::options::Outage;
 use super::shared::{Phase, Shared, before, out_of_time};
 use super::unconfirmed::Unconfirmed;
 use crate::client::carrier::Outbound;
+use crate::client::routing_key::RoutingKey;
 use crate::client::{Channel as Plain, Message};
+use crate::codec::ShortStr;
 use crate::error::{Error, Result, Scope};
 
 /// How much memory a channel sets aside at once: the count is shared by all channels.
@@ -78,13 +80,21 @@ impl ChannelInner {
         message: &mut Message,
     ) -> Result<Confirm> {
         let mut patience = None;
+        let mut renamed = None;
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
             // both listen before the message is tried again, so that no wake is missed
             let plain = self.live_now().ok().map(|live| live.plain);
             let credit = plain.as_ref().map(Plain::credit);
-            match self.attempt(outbound, message) {
+            let tried = match &renamed {
+                Some(name) => {
+                    let routing_key = RoutingKey::clone(name);
+                    self.attempt(&Outbound { routing_key, ..*outbound }, message)
+                }
+                None => self.attempt(outbound, message),
+            };
+            match tried {
                 Ok(confirm) => return Ok(confirm),
                 Err(Refused::Failed(error)) => return Err(error),
                 Err(Refused::Down(why)) => {
@@ -97,12 +107,14 @@ impl ChannelInner {
                         Outage::Wait => None,
                         Outage::Fail => return Err(no_link(why)),
                         Outage::WaitFor(limit) => {
-                            Some(*patience.get_or_insert_with(|| Instant::now() + limit))
+                            // one that lies too far ahead is none
+                            *patience.get_or_insert_with(|| Instant::now().checked_add(limit))
                         }
                     };
                     if before(deadline, changed).await.is_none() {
                         return Err(out_of_time(Some(why)));
                     }
+                    renamed = self.renamed(outbound);
                 }
                 Err(Refused::Credit(tried)) => {
                     // another one than was listened to: it is tried again
@@ -184,6 +196,15 @@ impl ChannelInner {
         spare
     }
 
+    /// A server-named queue may have got another name while a message to it waited.
+    fn renamed(&self, outbound: &Outbound<'_>) -> Option<RoutingKey<'static>> {
+        if !outbound.exchange.is_empty() {
+            return None;
+        }
+        let name = ShortStr::try_from(outbound.routing_key.as_bytes()).ok()?;
+        Some(self.shared().lock().topology.current(&name).clone().into())
+    }
+
     /// Asks what became of a message that is kept.
     pub(super) fn poll_confirm(&self, sequence: u64, context: &mut Context<'_>) -> Poll<Result<()>> {
         if self.is_acked(sequence) {
@@ -224,7 +245,7 @@ impl ChannelInner {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
-            match self.unsettled(last)? {
+            match self.unsettled(last) {
                 Unsettled::Nothing => return Ok(()),
                 Unsettled::Elsewhere(plain) => return plain.wait_for_confirms().await,
                 Unsettled::Number(plain, number) => tokio::select! {
@@ -237,20 +258,19 @@ impl ChannelInner {
         }
     }
 
-    fn unsettled(&self, last: u64) -> Result<Unsettled> {
+    fn unsettled(&self, last: u64) -> Unsettled {
         let mut core = self.lock();
         let Core { phase, unconfirmed, .. } = &mut *core;
         match phase {
             Phase::Up(plain) if self.retains => {
                 self.prune(unconfirmed);
                 let number = unconfirmed.newest_up_to(last).and_then(|newest| unconfirmed.number(newest));
-                Ok(number.map_or(Unsettled::Nothing, |number| Unsettled::Number(plain.clone(), number)))
+                number.map_or(Unsettled::Nothing, |number| Unsettled::Number(plain.clone(), number))
             }
-            Phase::Up(plain) => Ok(Unsettled::Elsewhere(plain.clone())),
-            Phase::Down(error) if self.confirms && !self.retains => Err(error.clone()),
-            Phase::Down(_) if unconfirmed.newest_up_to(last).is_some() => Ok(Unsettled::Lost),
+            Phase::Up(plain) => Unsettled::Elsewhere(plain.clone()),
+            Phase::Down(_) if unconfirmed.newest_up_to(last).is_some() => Unsettled::Lost,
             // what was not settled at the end has left a failure to tell
-            Phase::Down(_) | Phase::Ended(_) => Ok(Unsettled::Nothing),
+            Phase::Down(_) | Phase::Ended(_) => Unsettled::Nothing,
         }
     }
 

@@ -4,19 +4,25 @@ use std::any::Any;
 
 use super::topology::Topology;
 use crate::codec::ShortStr;
-use crate::protocol::{Method, Request, queue};
+use crate::protocol::{Method, Request, exchange, queue};
 
 /// Records what the server has agreed to. `reply` is `None` for a request without one.
+///
+/// Whoever declares it again wants an answer, so `no_wait` is not recorded.
 pub(super) fn record(topology: &mut Topology, request: Method, reply: Option<&dyn Any>) {
     match request {
-        Method::ExchangeDeclare(declare) if !declare.passive => topology.declare_exchange(declare),
-        Method::QueueDeclare(declare) if !declare.passive => {
+        Method::ExchangeDeclare(mut declare) if !declare.passive => {
+            declare.no_wait = false;
+            topology.declare_exchange(declare);
+        }
+        Method::QueueDeclare(mut declare) if !declare.passive => {
+            declare.no_wait = false;
             let told = reply.and_then(|reply| reply.downcast_ref::<queue::DeclareOk>());
             let name = told.map_or_else(|| declare.queue.clone(), |ok| ok.queue.detach());
             topology.declare_queue(declare, name);
         }
-        Method::ExchangeBind(bind) => topology.bind_exchange(bind),
-        Method::QueueBind(bind) => topology.bind_queue(bind),
+        Method::ExchangeBind(bind) => topology.bind_exchange(exchange::Bind { no_wait: false, ..bind }),
+        Method::QueueBind(bind) => topology.bind_queue(queue::Bind { no_wait: false, ..bind }),
         Method::ExchangeUnbind(unbind) => topology.unbind_exchange(&unbind),
         Method::QueueUnbind(unbind) => topology.unbind_queue(&unbind),
         Method::ExchangeDelete(delete) => topology.delete_exchange(&delete.exchange),

@@ -65,7 +65,7 @@ impl Refused {
             }
             match plain.consume(spec.clone()).await {
                 Ok(mut plain) => {
-                    plain.hold(channel.shared().token());
+                    channel.shared().count(&mut plain);
                     started.push((Arc::clone(consumer), plain));
                 }
                 Err(error) if !link.is_open() || error.kind() == ErrorKind::Timeout => {

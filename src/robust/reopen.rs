@@ -4,6 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 
+use tokio::time::Instant;
+use tracing::Instrument;
+
 use super::channel::{ChannelInner, open};
 use super::consumer::ConsumerInner;
 use super::event::Unrestored;
@@ -110,6 +113,9 @@ impl Reopened {
                 let mut core = channel.lock();
                 let progress = core.unconfirmed.publish_again(&mut done, &mut given_up, rename);
                 shared.release(core.unconfirmed.take_spare());
+                if let Some(failure) = given_up.unheard.take() {
+                    core.failure.get_or_insert(failure);
+                }
                 (progress, before)
             };
             given_up.tell();
@@ -137,6 +143,7 @@ impl Reopened {
         if matches!(core.phase, Phase::Down(_)) {
             core.phase = Phase::Up(self.plain.clone());
             core.epoch = epoch;
+            core.since = Instant::now();
             core.unconfirmed.followed();
             self.released = Some((core.generation, core.unconfirmed.take_wakers()));
         }
@@ -153,7 +160,8 @@ impl Reopened {
         channel.changed.notify_waiters();
         channel.watch(over, generation);
         for consumer in refused {
-            tokio::spawn(revive(Arc::downgrade(&channel), Arc::downgrade(&consumer), true));
+            let revived = revive(Arc::downgrade(&channel), Arc::downgrade(&consumer), true);
+            tokio::spawn(revived.instrument(channel.shared().span.clone()));
         }
         true
     }

@@ -13,7 +13,7 @@ use super::backoff::Backoff;
 use super::channel::open;
 use super::event::{Entity, Event, Unrestored};
 use super::shared::Shared;
-use super::topology::RecordedQueue;
+use super::topology::{RecordedQueue, Topology};
 use crate::client::carrier::private::Operations;
 use crate::client::{Channel as Plain, Connection as Link};
 use crate::codec::ShortStr;
@@ -36,23 +36,52 @@ const PASSES: u32 = 8;
 /// What earlier attempts of the same outage have learnt.
 #[derive(Debug, Default)]
 pub(super) struct Lessons {
-    /// Something closed the whole connection: one request after the other, to see which it is.
+    /// Something closed the whole connection, or was not answered: one request after the other, to see which it is.
     one_by_one: bool,
-    /// What closed it.
+    /// What did.
     poison: HashMap<Entity, Error>,
 }
 
 impl Lessons {
-    /// Why this is not to be tried: it closed the whole connection before.
+    /// Why this is not to be tried: it closed the whole connection before, or was not answered.
     pub(super) fn against(&self, entity: &Entity) -> Option<Error> {
         self.poison.get(entity).cloned()
     }
 
-    /// The link was lost while this request was under way, perhaps because of it.
+    /// The link was lost while this request was under way, perhaps because of it; or it was not answered, which is to
+    /// blame the second time, since a link that has fallen silent answers nothing.
     pub(super) fn learn(&mut self, entity: Entity, request: MethodId, error: &Error) {
-        if error.kind() == ErrorKind::ConnectionClosed && error.method() == Some(request) {
+        let closed = error.kind() == ErrorKind::ConnectionClosed && error.method() == Some(request);
+        let unanswered = error.kind() == ErrorKind::Timeout;
+        if closed || (unanswered && self.one_by_one) {
             self.poison.insert(entity, error.clone());
         }
+        self.one_by_one |= unanswered;
+    }
+
+    /// As [`learn`](Self::learn), of several requests.
+    fn learn_of_many(&mut self, error: &Error) {
+        let closed = error.kind() == ErrorKind::ConnectionClosed && error.method().is_some();
+        self.one_by_one |= closed || error.kind() == ErrorKind::Timeout;
+    }
+}
+
+/// What is to be restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    /// On a new link.
+    All,
+    /// On one that lives: what the broker removes by itself when a consumer has gone with its channel.
+    AutoDelete,
+}
+
+impl Extent {
+    fn has_exchange(self, topology: &Topology, name: &ShortStr) -> bool {
+        self == Self::All || topology.exchange(name).is_some_and(|declare| declare.auto_delete)
+    }
+
+    fn has_queue(self, topology: &Topology, name: &ShortStr) -> bool {
+        self == Self::All || topology.queue(name).is_some_and(|queue| queue.declare.auto_delete)
     }
 }
 
@@ -62,9 +91,10 @@ pub(super) struct Restore<'a> {
     shared: &'a Arc<Shared>,
     link: &'a Link,
     lessons: &'a mut Lessons,
+    extent: Extent,
     scratch: Option<Plain>,
     /// Until when queues may be locked by the connection that was lost.
-    locked_until: Instant,
+    locked_until: Option<Instant>,
     /// How often all was declared before.
     passes: u32,
     /// Something that was there is not any more.
@@ -74,17 +104,34 @@ pub(super) struct Restore<'a> {
 
 impl<'a> Restore<'a> {
     pub(super) fn new(shared: &'a Arc<Shared>, link: &'a Link, lessons: &'a mut Lessons) -> Self {
-        let locked_until = Instant::now() + shared.settings.locked_limit;
+        // one that lies too far ahead is none
+        let locked_until = Instant::now().checked_add(shared.settings.locked_limit);
         Self {
             shared,
             link,
             lessons,
+            extent: Extent::All,
             scratch: None,
             locked_until,
             passes: 0,
             vanished: false,
             unrestored: Vec::new(),
         }
+    }
+
+    /// Declares again, on a link that lives, what the broker has removed by itself: auto-delete queues whose consumers went
+    /// with a channel, and what goes with them. Returns what was refused. An error: the link is lost, or does not answer.
+    pub(super) async fn auto_delete(shared: &'a Arc<Shared>, link: &'a Link) -> Result<Vec<Unrestored>> {
+        if !shared.lock().topology.has_auto_delete() {
+            return Ok(Vec::new());
+        }
+        // two at once would give a queue two new names
+        let _turn = shared.restoring.lock().await;
+        let mut lessons = Lessons::default();
+        let mut restore = Restore::new(shared, link, &mut lessons);
+        restore.extent = Extent::AutoDelete;
+        restore.topology().await?;
+        Ok(restore.finish())
     }
 
     /// Declares everything that is recorded. An error: the link is lost, or does not answer.
@@ -107,7 +154,13 @@ impl<'a> Restore<'a> {
     }
 
     async fn pass(&mut self) -> Result<()> {
-        let exchanges: Vec<_> = self.shared.lock().topology.exchanges().cloned().collect();
+        let extent = self.extent;
+        let exchanges: Vec<_> = {
+            let topology = &self.shared.lock().topology;
+            let wanted =
+                topology.exchanges().filter(|declare| extent.has_exchange(topology, &declare.exchange));
+            wanted.cloned().collect()
+        };
         let exchanges = exchanges.into_iter().map(|declare| {
             let name = declare.exchange.clone();
             (Entity::Exchange { name }, declare)
@@ -116,9 +169,15 @@ impl<'a> Restore<'a> {
         self.queues().await?;
         // with the names that the queues have now
         let (between, binds): (Vec<_>, Vec<_>) = {
-            let state = self.shared.lock();
-            let topology = &state.topology;
-            (topology.exchange_bindings().cloned().collect(), topology.queue_bindings().cloned().collect())
+            let topology = &self.shared.lock().topology;
+            let between = topology.exchange_bindings().filter(|bind| {
+                extent.has_exchange(topology, &bind.source)
+                    || extent.has_exchange(topology, &bind.destination)
+            });
+            let binds = topology.queue_bindings().filter(|bind| {
+                extent.has_queue(topology, &bind.queue) || extent.has_exchange(topology, &bind.exchange)
+            });
+            (between.cloned().collect(), binds.cloned().collect())
         };
         let between = between.into_iter().map(|bind| {
             let exchange::Bind { destination, source, routing_key, .. } = bind.clone();
@@ -138,7 +197,12 @@ impl<'a> Restore<'a> {
     }
 
     async fn queues(&mut self) -> Result<()> {
-        let queues: Vec<_> = self.shared.lock().topology.queues().cloned().collect();
+        let queues: Vec<_> = {
+            let topology = &self.shared.lock().topology;
+            let wanted =
+                topology.queues().filter(|queue| self.extent.has_queue(topology, &queue.declare.queue));
+            wanted.cloned().collect()
+        };
         let (server_named, named): (Vec<_>, Vec<_>) =
             queues.into_iter().partition(|queue| queue.server_named.is_some());
         let named = named.into_iter().map(|RecordedQueue { declare, .. }| {
@@ -147,6 +211,12 @@ impl<'a> Restore<'a> {
         });
         self.all(named.collect(), |declare| queue::Declare { no_wait: true, ..declare }).await?;
         if self.passes > 0 {
+            return Ok(());
+        }
+        if self.extent == Extent::AutoDelete {
+            for RecordedQueue { declare, .. } in server_named {
+                self.server_named(declare).await?;
+            }
             return Ok(());
         }
         let exclusive = server_named.iter().map(|queue| &queue.declare).filter(|declare| declare.exclusive);
@@ -185,8 +255,8 @@ impl<'a> Restore<'a> {
     /// The server makes up a new name, and everybody gets to know it.
     async fn server_named(&mut self, declare: queue::Declare) -> Result<()> {
         let old = declare.queue.clone();
-        if !declare.exclusive {
-            // it outlives its connection, and need not have gone
+        if !declare.exclusive || self.extent == Extent::AutoDelete {
+            // it outlives its connection, or that lives: it need not have gone
             let asked = queue::Declare { passive: true, ..declare.clone() };
             if self.request(asked).await?.is_ok() {
                 return Ok(());
@@ -235,8 +305,8 @@ impl<'a> Restore<'a> {
         };
         match answered {
             Ok(()) => Ok(true),
-            Err(error) if !self.link.is_open() => {
-                self.lessons.one_by_one |= error.kind() == ErrorKind::ConnectionClosed;
+            Err(error) if !self.link.is_open() || error.kind() == ErrorKind::Timeout => {
+                self.lessons.learn_of_many(&error);
                 Err(error)
             }
             Err(error) if error.scope() == Scope::Channel => {
@@ -261,7 +331,7 @@ impl<'a> Restore<'a> {
                 Ok(Ok(reply)) => return Ok(Some(reply)),
                 Ok(Err(error)) => {
                     let locked = error.reply_code() == Some(constants::RESOURCE_LOCKED);
-                    if locked && Instant::now() < self.locked_until {
+                    if locked && self.locked_until.is_none_or(|until| Instant::now() < until) {
                         // by the connection that was lost: the server has not noticed yet
                         tracing::debug!(%entity, %error, "still locked");
                         tokio::time::sleep(pauses.next()).await;

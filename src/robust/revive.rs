@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::backoff::Backoff;
 use super::channel::{ChannelInner, open};
 use super::consumer::ConsumerInner;
-use super::live::Live;
+use super::restore::Restore;
 use crate::client::Channel as Plain;
 use crate::client::carrier::private::Operations;
 use crate::codec::ShortStr;
@@ -59,13 +59,14 @@ async fn start(
     link: &crate::client::Connection,
     declare: bool,
 ) -> Result<crate::client::Consumer> {
+    Restore::auto_delete(channel.shared(), link).await?;
     let plain = open(channel.shared(), link, false).await?;
     let spec = channel.spec(consumer);
     if declare {
         channel.declare_recorded(&plain, &spec.method.queue).await?;
     }
     let mut started = plain.consume(spec).await?;
-    started.hold(channel.shared().token());
+    channel.shared().count(&mut started);
     Ok(started)
 }
 
@@ -86,14 +87,5 @@ impl ChannelInner {
             plain.request(bind).await?;
         }
         Ok(())
-    }
-
-    /// Declares an auto-delete queue again: it went with its last consumer, if that was paused.
-    pub(super) async fn declare_auto_delete(&self, live: &Live, name: &ShortStr) -> Result<()> {
-        let auto_delete = {
-            let state = self.shared().lock();
-            state.topology.queue(name).is_some_and(|queue| queue.declare.auto_delete)
-        };
-        if auto_delete { self.declare_recorded(&live.plain, name).await } else { Ok(()) }
     }
 }

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::channel::ChannelInner;
 use super::event::{Counters, Event, Events, KEPT};
+use super::in_flight::InFlight;
 use super::options::Options;
 use super::topology::Topology;
 use crate::client::Connection as Plain;
@@ -66,6 +67,8 @@ pub(super) enum Command {
 pub(super) struct Shared {
     pub options: Mutex<Options>,
     pub settings: Settings,
+    /// What all that is done for this connection is told in.
+    pub span: tracing::Span,
     /// For tasks that begin where there may be none, as when a stream is polled.
     pub runtime: tokio::runtime::Handle,
     state: Mutex<State>,
@@ -84,8 +87,10 @@ pub(super) struct Shared {
     pub reconnects: AtomicU64,
     pub republished: AtomicU64,
     pub stale_acks: Arc<AtomicU64>,
-    /// Held by each consumer and its deliveries, and how to learn that all are gone; `None` once a drain has begun.
-    in_flight: Mutex<Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>>,
+    /// One restore at a time on a link that lives.
+    pub restoring: tokio::sync::Mutex<()>,
+    /// Who is still at work.
+    pub in_flight: Arc<InFlight>,
 }
 
 /// What never changes of the options.
@@ -118,11 +123,13 @@ impl Shared {
     pub(super) fn new(
         options: Options,
         phase: Phase<Plain>,
+        span: tracing::Span,
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<Command>) {
         let (commands, received) = mpsc::unbounded_channel();
         let shared = Self {
             settings: Settings::new(&options),
             options: Mutex::new(options),
+            span,
             runtime: tokio::runtime::Handle::current(),
             state: Mutex::new(State {
                 epoch: 1,
@@ -141,7 +148,8 @@ impl Shared {
             reconnects: AtomicU64::new(0),
             republished: AtomicU64::new(0),
             stale_acks: Arc::default(),
-            in_flight: Mutex::new(Some(mpsc::channel(1))),
+            restoring: tokio::sync::Mutex::new(()),
+            in_flight: Arc::default(),
         };
         (Arc::new(shared), received)
     }
@@ -267,19 +275,10 @@ impl Shared {
         self.retained.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Something that each consumer holds as long as it, or a delivery of its, is there.
-    pub(super) fn token(&self) -> crate::client::delivery::Token {
-        let in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-        Box::new(in_flight.as_ref().map(|(sender, _)| sender.clone()))
-    }
-
-    /// Waits until all consumers and their deliveries are gone, which are there now. Only the first time.
-    pub(super) async fn tokens_gone(&self) {
-        let in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some((sender, mut gone)) = in_flight {
-            drop(sender);
-            // nothing is ever sent: this is the end of the last sender
-            let _: Option<()> = gone.recv().await;
+    /// A drain waits for this consumer, and for what it delivers; not if that needs no acks.
+    pub(super) fn count(&self, consumer: &mut crate::client::Consumer) {
+        if consumer.needs_acks() {
+            consumer.hold(Box::new(self.in_flight.token()));
         }
     }
 }

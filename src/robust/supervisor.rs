@@ -8,10 +8,10 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::backoff::Pauses;
+use super::backoff::{Pace, Pauses};
 use super::channel::ChannelInner;
 use super::connection::Connection;
-use super::event::{Event, Unrestored};
+use super::event::{Entity, Event, Unrestored};
 use super::options::Options;
 use super::reopen::Reopened;
 use super::restore::{Lessons, Restore};
@@ -19,15 +19,12 @@ use super::shared::{Command, Phase, Shared, closed};
 use crate::client::{Blocked, Connection as Link};
 use crate::error::{Error, ErrorKind, Result};
 
-/// A link that is lost sooner than this was none: several of them in a row are replaced at the pace of the backoff.
-const SHORT: Duration = Duration::from_secs(1);
-
-/// How many short links in a row are replaced at once.
-const FREE: u32 = 3;
-
 /// How often a broker that was there before may refuse what cannot heal, before that is believed: one that starts
 /// or stops may refuse what it takes a moment later.
 const REFUSALS: u32 = 3;
+
+/// … and for how long it must have refused it.
+const REFUSED: Duration = Duration::from_secs(10);
 
 /// How long to wait before a channel is opened again that could not be.
 const REOPEN: Duration = Duration::from_millis(250);
@@ -37,14 +34,14 @@ pub(super) async fn connect(options: Options) -> Result<Connection> {
     let retry = options.retry_first;
     let span = tracing::info_span!("robust_connection", hosts = ?options.hosts);
     let why = Error::new(ErrorKind::Connect, "not connected yet");
-    let (shared, commands) = Shared::new(options, Phase::Down(why));
+    let (shared, commands) = Shared::new(options, Phase::Down(why), span.clone());
     // dropped before it is done, it leaves nothing behind
     let connection = Connection::new(Arc::clone(&shared));
     let mut outage = Outage::new(&shared, !retry);
     let link = outage.end(&shared).instrument(span.clone()).await?;
-    let pauses = shared.options().backoff.pauses();
+    let pace = Pace::new(shared.options().backoff);
     shared.supervised.send_replace(true);
-    let supervisor = Supervisor { shared, commands, short: 0, pauses };
+    let supervisor = Supervisor { shared, commands, pace };
     tokio::spawn(supervisor.run(link).instrument(span));
     Ok(connection)
 }
@@ -52,9 +49,7 @@ pub(super) async fn connect(options: Options) -> Result<Connection> {
 struct Supervisor {
     shared: Arc<Shared>,
     commands: UnboundedReceiver<Command>,
-    /// How many short links there were in a row.
-    short: u32,
-    pauses: Pauses,
+    pace: Pace,
 }
 
 impl Supervisor {
@@ -89,7 +84,7 @@ impl Supervisor {
         drop(link);
         lost(&self.shared, &error);
         let mut outage = Outage::new(&self.shared, false);
-        self.pace(began.elapsed()).await;
+        tokio::time::sleep(self.pace.after(began.elapsed())).await;
         outage.end(&self.shared).await
     }
 
@@ -117,6 +112,15 @@ impl Supervisor {
                 }
                 tracing::warn!(%error, "the server closed a channel");
                 self.shared.tell(Event::ChannelClosed { error });
+                let pause = {
+                    let mut core = channel.lock();
+                    let lived = core.since.elapsed();
+                    core.pace.after(lived)
+                };
+                if !pause.is_zero() {
+                    retry_later(&channel, pause);
+                    return;
+                }
                 (channel, generation + 1)
             }
             Command::Reopen { channel, generation } => {
@@ -136,15 +140,9 @@ impl Supervisor {
             }
             state.epoch
         };
-        // what closes the link is learnt when it is restored
-        let lessons = &mut Lessons::default();
-        let reopened = match Reopened::new(channel, link, lessons).await {
-            Ok(opened) => opened.published(link, lessons).await,
-            Err(error) => Err(error),
-        };
-        match reopened {
-            Ok(mut reopened) => {
-                let unrestored = std::mem::take(&mut reopened.unrestored);
+        match self.reopened(link, channel).await {
+            Ok((mut reopened, mut unrestored)) => {
+                unrestored.append(&mut reopened.unrestored);
                 reopened.release(epoch);
                 if reopened.tell() {
                     self.shared.tell(Event::ChannelRestored { unrestored });
@@ -152,24 +150,24 @@ impl Supervisor {
             }
             Err(error) if link.is_open() => {
                 tracing::warn!(%error, "a channel could not be opened again yet");
-                retry_later(channel);
+                retry_later(channel, REOPEN);
             }
             // it will be restored with all others
             Err(_) => {}
         }
     }
 
-    /// Waits if links come and go too fast: something on this connection may be the cause.
-    async fn pace(&mut self, lived: Duration) {
-        if lived >= SHORT {
-            self.short = 0;
-            self.pauses = self.shared.options().backoff.pauses();
-            return;
-        }
-        self.short += 1;
-        if self.short > FREE {
-            tokio::time::sleep(self.pauses.next()).await;
-        }
+    /// The channel, with what went when it was closed: auto-delete queues, for example.
+    async fn reopened(
+        &self,
+        link: &Link,
+        channel: &Arc<ChannelInner>,
+    ) -> Result<(Reopened, Vec<Unrestored>)> {
+        let unrestored = Restore::auto_delete(&self.shared, link).await?;
+        // what closes the link is learnt when it is restored
+        let lessons = &mut Lessons::default();
+        let opened = Reopened::new(channel, link, lessons).await?;
+        Ok((opened.published(link, lessons).await?, unrestored))
     }
 }
 
@@ -182,11 +180,11 @@ fn tell_blocked(shared: &Shared, reason: Option<crate::codec::ShortStr>) {
     }
 }
 
-fn retry_later(channel: &Arc<ChannelInner>) {
+fn retry_later(channel: &Arc<ChannelInner>, pause: Duration) {
     let (commands, generation) = (channel.shared().commands.clone(), channel.lock().generation);
     let channel = Arc::downgrade(channel);
     tokio::spawn(async move {
-        tokio::time::sleep(REOPEN).await;
+        tokio::time::sleep(pause).await;
         // refused: the supervisor has ended
         drop(commands.send(Command::Reopen { channel, generation }));
     });
@@ -214,6 +212,8 @@ struct Ending(Arc<Shared>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
+        // already so, unless the runtime has dropped the task
+        drop(self.0.end(&closed()));
         self.0.supervised.send_replace(false);
     }
 }
@@ -223,6 +223,8 @@ struct Outage {
     began: Instant,
     number: u32,
     refusals: u32,
+    /// Since when there was nothing but refusals.
+    refused_since: Option<Instant>,
     /// One round over the hosts, and no more.
     once: bool,
     pauses: Pauses,
@@ -235,6 +237,7 @@ impl Outage {
             began: Instant::now(),
             number: 0,
             refusals: 0,
+            refused_since: None,
             once,
             pauses: shared.options().backoff.pauses(),
             lessons: Lessons::default(),
@@ -256,11 +259,8 @@ impl Outage {
                 let number = self.number;
                 tracing::warn!(%error, number, %host, port, "an attempt to connect failed");
                 shared.tell(Event::Failed { number, host, port, error: error.clone() });
-                self.refusals = if cannot_heal(&error) { self.refusals + 1 } else { 0 };
                 let given_up = attempts.is_some_and(|most| number >= most);
-                // for the first time there is no reason to think that it would be taken a moment later
-                let refused = self.refusals >= if shared.lock().epoch == 1 { 1 } else { REFUSALS };
-                if given_up || (refused && !self.once) {
+                if given_up || (self.is_refused(shared, &error) && !self.once) {
                     return Err(error);
                 }
                 last = Some(error);
@@ -270,6 +270,19 @@ impl Outage {
             }
             tokio::time::sleep(self.pauses.next()).await;
         }
+    }
+
+    /// Whether an error cannot heal, and no attempt will do better.
+    fn is_refused(&mut self, shared: &Shared, error: &Error) -> bool {
+        if !cannot_heal(error) {
+            (self.refusals, self.refused_since) = (0, None);
+            return false;
+        }
+        self.refusals += 1;
+        let since = *self.refused_since.get_or_insert_with(Instant::now);
+        // for the first time there is no reason to think that it would be taken a moment later
+        let is_first = shared.lock().epoch == 1;
+        is_first || (self.refusals >= REFUSALS && since.elapsed() >= REFUSED)
     }
 
     async fn attempt(&mut self, shared: &Arc<Shared>, host: &str, port: u16) -> Result<Link> {
@@ -289,6 +302,8 @@ impl Outage {
 
     /// Brings everything back on a new link, before anybody may use it.
     async fn restore(&mut self, shared: &Arc<Shared>, link: &Link) -> Result<Vec<Unrestored>> {
+        // also if this is dropped
+        let unfinished = Unfinished(Some(link));
         let mut restore = Restore::new(shared, link, &mut self.lessons);
         restore.topology().await?;
         // with it goes its scratch channel, whose number may be needed
@@ -301,7 +316,7 @@ impl Outage {
         let Channels { mut reopened, later } = channels;
         if let Err(error) = restored {
             // one that does not answer must not live on beside the next
-            drop(link.close().await);
+            drop(unfinished);
             for done in reopened {
                 done.sort_out(&error).await;
             }
@@ -309,6 +324,10 @@ impl Outage {
         }
         for done in &mut reopened {
             unrestored.append(&mut done.unrestored);
+        }
+        for (channel, error) in &later {
+            let entity = Entity::Channel { number: channel.id };
+            unrestored.push(Unrestored { entity, error: error.clone() });
         }
         {
             let mut state = shared.lock();
@@ -324,14 +343,33 @@ impl Outage {
                 done.release(state.epoch);
             }
         }
+        unfinished.finish();
         for done in reopened {
             done.tell();
         }
-        for channel in later {
-            retry_later(&channel);
+        for (channel, _) in later {
+            retry_later(&channel, REOPEN);
         }
         shared.changed.send_replace(());
         Ok(unrestored)
+    }
+}
+
+/// A link that nobody may use yet. Dropped, it ends: what was started on it must not go on.
+struct Unfinished<'a>(Option<&'a Link>);
+
+impl Unfinished<'_> {
+    fn finish(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(link) = self.0 {
+            let text = "the connection was given up before everything was restored";
+            link.give_up(Error::new(ErrorKind::ConnectionLost, text));
+        }
     }
 }
 
@@ -341,7 +379,7 @@ struct Channels {
     /// Restored, and not released yet.
     reopened: Vec<Reopened>,
     /// To be tried again.
-    later: Vec<Arc<ChannelInner>>,
+    later: Vec<(Arc<ChannelInner>, Error)>,
 }
 
 impl Channels {
@@ -370,7 +408,7 @@ impl Channels {
             return Err(error);
         }
         tracing::warn!(%error, "a channel could not be opened again yet");
-        self.later.push(channel);
+        self.later.push((channel, error));
         Ok(())
     }
 }

@@ -74,6 +74,16 @@ impl Topology {
         self.queue_bindings.values()
     }
 
+    /// An exchange that was declared.
+    pub(super) fn exchange(&self, name: &ShortStr) -> Option<&exchange::Declare> {
+        self.exchanges.get(name)
+    }
+
+    /// Whether the broker may remove something by itself.
+    pub(super) fn has_auto_delete(&self) -> bool {
+        self.queues().any(|queue| queue.declare.auto_delete) || self.exchanges().any(|it| it.auto_delete)
+    }
+
     /// A queue that was declared.
     pub(super) fn queue(&self, name: &ShortStr) -> Option<&RecordedQueue> {
         self.queues.get(name)

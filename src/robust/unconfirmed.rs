@@ -221,8 +221,11 @@ impl Unconfirmed {
         for (number, error) in numbers.plain.take_failures() {
             self.failures.insert(numbers.sequence(number), error);
         }
+        let failures = &self.failures;
         let is_settled = |sequence| {
             sequence < below
+                // came back, and its ack was lost
+                || failures.contains_key(&sequence)
                 || numbers.number(sequence).is_some_and(|number| numbers.plain.is_settled(number))
         };
         let bytes = &mut self.bytes;
@@ -242,14 +245,22 @@ impl Unconfirmed {
     /// all if it names none.
     pub(super) fn give_up(&mut self, error: &Error) -> GivenUp {
         let text = error.reply_text().unwrap_or_default();
-        let named = text.contains("exchange '");
         let mut given_up = GivenUp::default();
-        for entry in std::mem::take(&mut self.entries) {
-            let is_meant = |route: &mut Route| text.contains(&format!("exchange '{}'", route.exchange));
-            if named && !self.routes.get_mut(entry.sequence).is_some_and(is_meant) {
-                self.entries.push_back(entry);
-            } else {
+        let is_meant = |route: &mut Route| {
+            // what permissions call the default exchange
+            let name = if route.exchange.is_empty() { "amq.default" } else { &route.exchange.to_string() };
+            text.contains(&format!("exchange '{name}'"))
+        };
+        let entries = std::mem::take(&mut self.entries);
+        let meant: Vec<_> =
+            entries.iter().map(|entry| self.routes.get_mut(entry.sequence).is_some_and(is_meant)).collect();
+        // a text that names none of them, or is cut short: then it may be any
+        let any = !meant.contains(&true);
+        for (entry, meant) in entries.into_iter().zip(meant) {
+            if meant || any {
                 self.fail(&entry, error, &mut given_up);
+            } else {
+                self.entries.push_back(entry);
             }
         }
         given_up
@@ -269,7 +280,7 @@ impl Unconfirmed {
         self.bytes -= entry.weight;
         given_up.any = true;
         if entry.interest == Interest::Abandoned {
-            given_up.unheard = true;
+            given_up.unheard.get_or_insert_with(|| error.clone());
         } else {
             self.failures.insert(entry.sequence, error.clone());
             given_up.wakers.extend(self.waiting.remove(&entry.sequence));
@@ -289,7 +300,7 @@ impl Unconfirmed {
                 break;
             };
             route.rename(&rename);
-            let number = match publish(&numbers.plain, route, &entry.message) {
+            let number = match publish(&numbers.plain, route, &entry.message, &rename) {
                 Ok(Some(sent)) => sent.number.unwrap_or_default(),
                 Ok(None) => return Ok(Progress::Wait),
                 // this link takes smaller messages than the last one
@@ -322,8 +333,8 @@ pub(super) struct GivenUp {
     pub wakers: Vec<Waker>,
     /// There are some.
     pub any: bool,
-    /// Nobody will ask for some of them.
-    pub unheard: bool,
+    /// The failure of one that nobody will ask for.
+    pub unheard: Option<Error>,
     /// What came back of messages that nobody asks for.
     strays: Vec<Stray>,
 }
@@ -345,13 +356,23 @@ pub(super) struct Abandoned {
     _waker: Option<Waker>,
 }
 
-fn publish(plain: &Plain, route: &Route, message: &Message) -> Result<Option<Sent>> {
+/// Publishes again. A queue that replies are to go to may have another name by now.
+fn publish(
+    plain: &Plain,
+    route: &Route,
+    message: &Message,
+    rename: impl Fn(&ShortStr) -> Option<ShortStr>,
+) -> Result<Option<Sent>> {
     let Route { exchange, routing_key, mandatory } = route;
     let routing_key = routing_key.as_ref().into();
     let outbound = Outbound { exchange, routing_key, mandatory: *mandatory, awaited: false, patience: None };
+    let mut message = message.clone();
+    if let Some(name) = message.properties().reply_to.as_ref().and_then(rename) {
+        message.properties_mut().reply_to = Some(name);
+    }
     match plain.try_send(&outbound, &message.clone().republished()) {
         // with one more header its properties may be too large
-        Err(error) if error.kind() == ErrorKind::Argument => plain.try_send(&outbound, message),
+        Err(error) if error.kind() == ErrorKind::Argument => plain.try_send(&outbound, &message),
         sent => sent,
     }
 }

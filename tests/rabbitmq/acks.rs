@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lepus::robust::{Consumer, Event};
-use lepus::{Delivery, ErrorKind};
+use lepus::{Delivery, Settled};
 use tokio::task::block_in_place;
 use tokio::time::timeout;
 
@@ -52,7 +52,7 @@ async fn a_channel_that_is_closed_for_a_late_ack_is_told_and_comes_back() {
     assert!(error.reply_text().unwrap().contains("timed out"), "{error}");
     let again = next(&mut consumer).await;
     assert_eq!((again.body_str(), again.redelivered()), (Some("held"), true));
-    assert_eq!(held.ack().unwrap_err().kind(), ErrorKind::Stale);
+    assert_eq!(held.ack().unwrap(), Settled::Stale);
     again.ack().unwrap();
     channel.default_exchange().publish(queue.name(), "new").await.unwrap();
     let new = next(&mut consumer).await;

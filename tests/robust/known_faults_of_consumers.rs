@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lepus::robust::{Entity, Event};
-use lepus::{ErrorKind, ExchangeKind};
+use lepus::{ErrorKind, ExchangeKind, Settled};
 
 use crate::case::test;
 use crate::relay::{Direction, Fault};
@@ -62,7 +62,7 @@ fn f9_stale_acks_stay_here() {
         }
         let [one, two, three, four]: [_; 4] = stale.try_into().unwrap();
         for result in [one.ack_multiple(), two.nack_multiple(false), three.reject(false), four.ack()] {
-            assert_eq!(result.unwrap_err().kind(), ErrorKind::Stale);
+            assert_eq!(result.unwrap(), Settled::Stale);
         }
         assert_eq!(patient.connection.counters().stale_acks, 4);
         arrived(&channel).await;
@@ -139,7 +139,7 @@ fn f17_a_channel_that_the_broker_closes_is_told_and_comes_back() {
         assert_eq!(told.reply_code(), Some(406));
         let again = next(&mut consumer).await;
         assert_eq!((again.body_str(), again.redelivered()), (Some("held"), true));
-        assert_eq!(held.ack().unwrap_err().kind(), ErrorKind::Stale);
+        assert_eq!(held.ack().unwrap(), Settled::Stale);
         again.ack().unwrap();
         within("a confirm", channel.default_exchange().publish(queue.name(), "new")).await.unwrap();
         assert_eq!(take(&mut consumer).await, "new");

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use lepus::robust::{Channel, Connection, Consumer};
-use lepus::{Error, ErrorKind, Exchange, Message};
+use lepus::{Error, ErrorKind, Exchange, Message, Settled};
 use tokio::sync::watch;
 
 /// How many messages a producer has under way at most.
@@ -82,11 +82,7 @@ pub(crate) async fn consume(mut consumer: Consumer, got: watch::Sender<Consumed>
         let (producer, number) = text.split_once(':').unwrap();
         let id = (producer.parse().unwrap(), number.parse().unwrap());
         let marked = delivery.redelivered() || delivery.is_republished();
-        let stale = match delivery.ack() {
-            Ok(()) => 0,
-            Err(error) if error.kind() == ErrorKind::Stale => 1,
-            Err(error) => return Err(error),
-        };
+        let stale = u64::from(delivery.ack()? == Settled::Stale);
         got.send_modify(|got| {
             let times = got.times.entry(id).or_default();
             *times += 1;

@@ -56,10 +56,7 @@ async fn consume(mut consumer: Consumer, seen: watch::Sender<BTreeSet<u64>>) {
         let delivery = delivery.unwrap();
         let number = delivery.body_str().unwrap().parse().unwrap();
         seen.send_if_modified(|seen| seen.insert(number));
-        delivery
-            .ack()
-            .or_else(|error| if error.kind() == ErrorKind::Stale { Ok(()) } else { Err(error) })
-            .unwrap();
+        delivery.ack().unwrap();
     }
 }
 

@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use lepus::robust::{self, Event};
-use lepus::{ConnectOptions, Connection, Delivery, ErrorKind, ExchangeKind, Message};
+use lepus::{ConnectOptions, Connection, Delivery, ErrorKind, ExchangeKind, Message, Settled};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -283,9 +283,5 @@ async fn take(
 
 /// Whether the ack was accepted; it may be stale.
 fn acknowledged(delivery: Delivery) -> Result<bool> {
-    match delivery.ack() {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::Stale => Ok(false),
-        Err(error) => Err(error.into()),
-    }
+    Ok(delivery.ack()? == Settled::Sent)
 }
