@@ -1,5 +1,7 @@
 //! Channels that the server closes.
 
+use std::time::Duration;
+
 use lepus::robust::Event;
 use lepus::{ErrorKind, ExchangeKind};
 
@@ -101,5 +103,83 @@ fn transactions_are_refused() {
         let channel = robust.connection.channel().await.unwrap();
         let error = channel.call(lepus::protocol::tx::Select).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
+    });
+}
+
+#[test]
+fn a_close_also_ends_a_consumer_that_was_started_elsewhere() {
+    test(async |t| {
+        let robust = Through::new().await;
+        let channel = robust.connection.channel().await.unwrap();
+        let queue = channel.declare_queue(t.name()).await.unwrap();
+        let mut deliveries = queue.consume().await.unwrap();
+        let plain = t.connect().await.channel().await.unwrap();
+        // the server cancels it, and it comes back on a channel of its own
+        plain.queue(queue.name()).unwrap().delete().await.unwrap();
+        let declared = plain.declare_queue(queue.name()).await.unwrap();
+        let back = async {
+            plain.default_exchange().publish(queue.name(), "1").await.unwrap();
+            deliveries.next().await.unwrap().unwrap().ack().unwrap();
+        };
+        soon(back).await;
+        soon(channel.close()).await.unwrap();
+        assert!(soon(deliveries.next()).await.is_none());
+        let consumers = async {
+            while plain.declare_queue(declared.name()).passive().await.unwrap().consumer_count() > 0 {}
+        };
+        soon(consumers).await;
+    });
+}
+
+#[test]
+fn what_goes_with_a_closed_channel_comes_back_with_it() {
+    test(async |t| {
+        let mut robust = Through::new().await;
+        let channel = robust.connection.channel().await.unwrap();
+        let exchange = channel.declare_exchange(t.name(), ExchangeKind::Fanout).auto_delete().await.unwrap();
+        let named = channel.declare_queue(t.name()).auto_delete().await.unwrap();
+        let nameless = channel.declare_queue("").auto_delete().await.unwrap();
+        let mut consumers = Vec::new();
+        for queue in [&named, &nameless] {
+            queue.bind(&exchange, "").await.unwrap();
+            consumers.push(queue.consume().await.unwrap());
+        }
+        // the channel goes, with it the consumers, with them the queues, and with these the exchange
+        channel.declare_queue(t.name()).passive().await.unwrap_err();
+        robust.event(|event| matches!(event, Event::ChannelRestored { .. }).then_some(())).await;
+        for consumer in &mut consumers {
+            let delivered = async {
+                // until the broker is done with what the closed channel leaves
+                loop {
+                    drop(exchange.publish("", "1").await);
+                    let next = tokio::time::timeout(Duration::from_millis(100), consumer.next());
+                    if let Ok(delivery) = next.await {
+                        return delivery.unwrap().unwrap().ack().unwrap();
+                    }
+                }
+            };
+            soon(delivered).await;
+        }
+        assert_eq!(robust.connection.counters().reconnects, 0);
+    });
+}
+
+#[test]
+fn a_paused_consumer_of_a_nameless_auto_delete_queue_resumes() {
+    test(async |t| {
+        let robust = Through::new().await;
+        let channel = robust.connection.channel().await.unwrap();
+        let queue = channel.declare_queue("").auto_delete().await.unwrap();
+        let before = queue.name().clone();
+        let mut deliveries = queue.consume().await.unwrap();
+        deliveries.pause().await.unwrap();
+        let plain = t.connect().await;
+        let gone =
+            async { while plain.channel().await.unwrap().declare_queue(&before).passive().await.is_ok() {} };
+        soon(gone).await;
+        soon(deliveries.resume()).await.unwrap();
+        assert_ne!(*queue.name(), before);
+        channel.default_exchange().publish(queue.name(), "1").await.unwrap();
+        soon(deliveries.next()).await.unwrap().unwrap().ack().unwrap();
     });
 }

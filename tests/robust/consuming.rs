@@ -237,3 +237,75 @@ fn a_drain_has_an_end() {
         assert_eq!(channel.closed().await.kind(), ErrorKind::Closed);
     });
 }
+
+#[test]
+fn a_drain_takes_back_what_a_cancelled_consumer_has_not_handed_out() {
+    test(async |t| {
+        let robust = Through::new().await;
+        let channel = robust.connection.channel().await.unwrap();
+        let queue = channel.declare_queue(t.name()).await.unwrap();
+        for _ in 0..3 {
+            channel.default_exchange().publish(queue.name(), "x").await.unwrap();
+        }
+        let mut deliveries = queue.consume().await.unwrap();
+        soon(deliveries.next()).await.unwrap().unwrap().ack().unwrap();
+        deliveries.cancel().await.unwrap();
+        soon(robust.connection.drain(Duration::from_secs(10))).await.unwrap();
+        let plain = t.connect().await;
+        let asked = plain.channel().await.unwrap().declare_queue(queue.name()).passive().await.unwrap();
+        assert_eq!(asked.message_count(), 2);
+    });
+}
+
+#[test]
+fn every_drain_waits_also_for_what_was_got() {
+    test(async |t| {
+        let robust = Through::new().await;
+        let channel = robust.connection.channel().await.unwrap();
+        let queue = channel.declare_queue(t.name()).await.unwrap();
+        channel.default_exchange().publish(queue.name(), "x").await.unwrap();
+        let delivery = queue.get().await.unwrap().unwrap();
+        let drain = || {
+            let connection = robust.connection.clone();
+            tokio::spawn(async move { connection.drain(Duration::from_secs(10)).await })
+        };
+        let (one, two) = (drain(), drain());
+        // answered, so both have had their time
+        channel.qos(1).await.unwrap();
+        assert!(!one.is_finished() && !two.is_finished());
+        delivery.ack().unwrap();
+        soon(one).await.unwrap().unwrap();
+        soon(two).await.unwrap().unwrap();
+        let plain = t.connect().await;
+        let asked = plain.channel().await.unwrap().declare_queue(queue.name()).passive().await.unwrap();
+        assert_eq!(asked.message_count(), 0);
+    });
+}
+
+#[test]
+fn what_needs_no_ack_outlives_a_pause_and_a_drain() {
+    test(async |t| {
+        let robust = Through::new().await;
+        let channel = robust.connection.channel().await.unwrap();
+        let queue = channel.declare_queue(t.name()).await.unwrap();
+        let plain = t.connect().await.channel().await.unwrap();
+        let taken = async || {
+            while plain.declare_queue(queue.name()).passive().await.unwrap().message_count() > 0 {}
+        };
+        let mut deliveries = queue.consume().no_ack().await.unwrap();
+        for number in ["1", "2"] {
+            channel.default_exchange().publish(queue.name(), number).await.unwrap();
+        }
+        soon(taken()).await;
+        deliveries.pause().await.unwrap();
+        assert_eq!(soon(deliveries.next()).await.unwrap().unwrap().body_str(), Some("1"));
+        deliveries.resume().await.unwrap();
+        channel.default_exchange().publish(queue.name(), "3").await.unwrap();
+        soon(taken()).await;
+        soon(robust.connection.drain(Duration::from_secs(10))).await.unwrap();
+        for number in ["2", "3"] {
+            assert_eq!(soon(deliveries.next()).await.unwrap().unwrap().body_str(), Some(number));
+        }
+        assert!(soon(deliveries.next()).await.is_none());
+    });
+}

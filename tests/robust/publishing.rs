@@ -212,3 +212,46 @@ fn a_channel_without_confirms_goes_on() {
         assert_eq!(soon(deliveries.next()).await.unwrap().unwrap().body_str(), Some("1"));
     });
 }
+
+#[test]
+fn without_republishing_a_loss_that_no_confirm_tells_is_told_by_the_wait_for_all() {
+    test(async |t| {
+        let mut robust = Through::with(|options| options.republish(false)).await;
+        let channel = robust.connection.channel().await.unwrap();
+        let queue = channel.declare_queue(t.name()).await.unwrap();
+        channel.default_exchange().publish(queue.name(), "0").await.unwrap();
+        robust.cut().await;
+        // nothing was under way
+        soon(channel.wait_for_confirms()).await.unwrap();
+        robust.relay.stall();
+        drop(channel.default_exchange().enqueue(queue.name(), "1").await.unwrap());
+        robust.cut().await;
+        let error = soon(channel.wait_for_confirms()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionLost);
+        soon(channel.wait_for_confirms()).await.unwrap();
+    });
+}
+
+#[test]
+fn a_message_that_waits_in_an_outage_follows_its_queue_to_the_new_name() {
+    test(async |_| {
+        let mut robust = Through::new().await;
+        let channel = robust.connection.channel().await.unwrap();
+        let queue = channel.declare_queue("").await.unwrap();
+        let mut deliveries = queue.consume().await.unwrap();
+        let old = queue.name().clone();
+        robust.relay.refuse().await.unwrap();
+        robust.relay.cut();
+        robust.lost().await;
+        let exchange = channel.default_exchange();
+        let publishing = tokio::spawn({
+            let old = old.clone();
+            async move { exchange.publish(&old, "1").mandatory().await }
+        });
+        robust.relay.accept().await.unwrap();
+        robust.restored().await;
+        assert_ne!(*queue.name(), old);
+        soon(publishing).await.unwrap().unwrap();
+        assert_eq!(soon(deliveries.next()).await.unwrap().unwrap().body_str(), Some("1"));
+    });
+}

@@ -1,7 +1,7 @@
 //! What was declared is there again.
 
 use lepus::robust::Outage;
-use lepus::{ErrorKind, ExchangeKind, Message};
+use lepus::{ErrorKind, ExchangeKind, Message, ShortStr};
 
 use crate::case::test;
 use crate::through::{Through, soon};
@@ -249,5 +249,34 @@ fn whoever_sees_it_ready_sees_all_of_it_ready() {
             });
             soon(looking).await.unwrap();
         }
+    });
+}
+
+#[test]
+fn what_was_declared_without_waiting_comes_back() {
+    test(async |t| {
+        use lepus::protocol::{exchange, queue};
+
+        let mut robust = Through::new().await;
+        let channel = robust.connection.channel().await.unwrap();
+        let queue = channel.declare_queue(t.name()).await.unwrap();
+        let (source, destination) = (t.name(), queue.name());
+        let declare = exchange::Declare {
+            exchange: ShortStr::try_from(source.as_str()).unwrap(),
+            kind: ShortStr::try_from("fanout").unwrap(),
+            no_wait: true,
+            ..Default::default()
+        };
+        let bind = queue::Bind {
+            queue: destination.clone(),
+            exchange: declare.exchange.clone(),
+            no_wait: true,
+            ..Default::default()
+        };
+        channel.call_no_wait(&declare).unwrap();
+        channel.call_no_wait(&bind).unwrap();
+        assert!(robust.cut().await.is_empty());
+        let exchange = channel.exchange(source).unwrap();
+        soon(exchange.publish("", "1").mandatory()).await.unwrap();
     });
 }

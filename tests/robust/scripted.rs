@@ -3,7 +3,7 @@
 use std::task::Poll;
 use std::time::Duration;
 
-use lepus::protocol::{basic, channel, connection};
+use lepus::protocol::{basic, channel, connection, queue};
 use lepus::robust::{Channel, Connection, Event, Options};
 use lepus::{ErrorKind, Properties};
 use tokio::time::sleep;
@@ -305,5 +305,86 @@ fn a_consumer_that_closes_the_whole_connection_is_left_out() {
         assert_eq!(server.start_consumer(1, "c").await, consume);
         deliver_one(&mut server, 1, b"x").await;
         assert_eq!(next(&mut consumer).await, "x");
+    });
+}
+
+#[test]
+fn a_refused_message_to_the_default_exchange_is_given_up() {
+    test(async |_| {
+        let (_listener, mut server, connection) = connected(|options| options).await;
+        let channel = open(&mut server, &connection, 1).await;
+        let confirm = channel.default_exchange().enqueue("k", "1").await.unwrap();
+        server.receive_publish(1).await;
+        let reply_text =
+            short("ACCESS_REFUSED - write access to exchange 'amq.default' in vhost '/' refused");
+        server.send(1, channel::Close { reply_text, ..close(403, 60, 40) }).await;
+        server.receive::<channel::CloseOk>(1).await;
+        let reopened = server.open_channel(2);
+        let (refused, ()) = both(confirm, reopened).await;
+        assert_eq!(refused.unwrap_err().reply_code(), Some(403));
+        // nothing is published again before it
+        let next = channel.default_exchange().enqueue("k", "2").await.unwrap();
+        assert_eq!(server.receive_publish(2).await.body, b"2");
+        server.send(2, ACK).await;
+        within("the confirm", next).await.unwrap();
+    });
+}
+
+#[test]
+fn a_returned_message_whose_ack_was_lost_is_not_published_again() {
+    test(async |_| {
+        let (listener, mut server, connection) = connected(|options| options).await;
+        let channel = open(&mut server, &connection, 1).await;
+        let exchange = channel.default_exchange();
+        let confirm = exchange.enqueue("k", "1").mandatory().await.unwrap();
+        server.receive_publish(1).await;
+        server.write(&returned(1, "k", &Properties::default(), b"1")).await;
+        server.end().await;
+        let mut server = again(&listener).await;
+        server.open_channel(1).await;
+        assert_eq!(within("the return", confirm).await.unwrap_err().kind(), ErrorKind::Returned);
+        let next = exchange.enqueue("k", "2").await.unwrap();
+        assert_eq!(server.receive_publish(1).await.body, b"2");
+        server.send(1, ACK).await;
+        within("the confirm", next).await.unwrap();
+    });
+}
+
+#[test]
+fn a_queue_that_is_never_declared_is_told_and_the_rest_goes_on() {
+    test(async |_| {
+        let listener = Listener::bind().await;
+        let options = listener.options().rpc_timeout(Duration::from_millis(300)).robust();
+        let (connection, mut server) = both(options.connect(), again(&listener)).await;
+        let connection = connection.unwrap();
+        let mut events = connection.events();
+        let channel = open(&mut server, &connection, 1).await;
+        let declared = both(channel.declare_queue("q"), async {
+            server.receive::<queue::Declare>(1).await;
+            let ok = queue::DeclareOk { queue: short("q"), message_count: 0, consumer_count: 0 };
+            server.send(1, ok).await;
+        });
+        drop(declared.await.0.unwrap());
+        drop(server);
+        // twice it is not answered
+        for _ in 0..2 {
+            let mut server = again(&listener).await;
+            server.receive::<channel::Open>(1).await;
+            server.send(1, channel::OpenOk).await;
+            server.receive::<queue::Declare>(1).await;
+            while server.frame().await.is_some() {}
+        }
+        let mut server = again(&listener).await;
+        server.open_channel(1).await;
+        let restored = within("the restore", async {
+            loop {
+                if let Some(Event::Restored { unrestored, .. }) = events.next().await {
+                    return unrestored;
+                }
+            }
+        });
+        let unrestored = restored.await;
+        assert_eq!(unrestored[0].entity.to_string(), "queue 'q'");
+        assert_eq!(unrestored[0].error.kind(), ErrorKind::Timeout);
     });
 }
