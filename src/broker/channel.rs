@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use crate::codec::generated::basic;
 use crate::codec::{Properties, ShortStr};
 
-use super::message::{Entry, Message};
+use super::message::{Entry, Held, Message};
 
 /// A consumer, as its channel sees it.
 #[derive(Clone, Debug)]
@@ -92,16 +92,14 @@ pub(super) struct Header {
     pub size: u64,
     pub properties: Properties,
     pub body: BytesMut,
+    /// What has come of it so far.
+    pub held: Held,
 }
 
 impl Header {
     /// Whether the body is whole.
     pub(super) fn is_whole(&self) -> bool {
         self.body.len() as u64 >= self.size
-    }
-
-    pub(super) fn into_parts(self) -> (Properties, Bytes) {
-        (self.properties, self.body.freeze())
     }
 }
 

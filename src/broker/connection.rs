@@ -63,7 +63,7 @@ pub(super) struct Connection {
     /// Tells the socket's task that there is something new for it.
     pub wake: Arc<Notify>,
     pub end: Option<End>,
-    /// Whether it has published since it was opened.
+    /// Whether it has begun to publish while publishers must stop.
     pub publishes: bool,
     /// `connection.blocked` applies to it, and nothing more is read.
     pub blocked: bool,
@@ -71,6 +71,8 @@ pub(super) struct Connection {
     pub deaf: bool,
     /// The fault: it is cut after so many more bytes have been written.
     pub cut_after: Option<u64>,
+    /// The fault: it is cut after so many more bytes have been read.
+    pub cut_after_reading: Option<u64>,
 }
 
 impl Connection {
@@ -93,6 +95,7 @@ impl Connection {
             blocked: false,
             deaf: false,
             cut_after: None,
+            cut_after_reading: None,
         }
     }
 

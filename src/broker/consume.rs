@@ -26,6 +26,8 @@ impl State {
             channel.prefetch_global = qos.prefetch_count;
         } else {
             channel.prefetch = qos.prefetch_count;
+            // as in RabbitMQ, it lifts the channel's limit
+            channel.prefetch_global = 0;
         }
         self.reply(at, &wire::QosOk)?;
         self.pump_queues_of(at);

@@ -81,7 +81,7 @@ impl Death {
             body: self.message.body.clone(),
             deliveries: self.deliveries,
             dead: true,
-            _held: held,
+            held,
         }
     }
 

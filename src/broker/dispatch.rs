@@ -1,14 +1,17 @@
 //! What a frame means, given what came before it: handshake, channels, methods and their content.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 
 use crate::codec::content::{ContentHeader, PROPERTIES_AT, decode_properties};
 use crate::codec::frame::{Frame, FrameKind};
 use crate::codec::generated::{basic, channel as wire};
-use crate::codec::{Arguments, DecodeError, Method, MethodId};
+use crate::codec::{Arguments, DecodeError, FieldTable, Method, MethodId};
 
 use super::channel::{Channel, Content, Header};
 use super::connection::{End, Phase};
+use super::message::Held;
 use super::refusal::{Closes, Refusal};
 use super::state::{At, State};
 
@@ -98,10 +101,11 @@ impl State {
                 if channel.closing {
                     return self.closing_channel(at, &method);
                 }
-                if channel.content.is_some() && !matches!(method, Method::ChannelClose(_)) {
-                    return Err(Refusal::unexpected_frame(
-                        "expected content for class 60, got non content frame instead",
-                    ));
+                if let Some(content) = &channel.content {
+                    return Err(Refusal::unexpected_frame(match content.header {
+                        None => "expected content header for class 60, got non content header frame instead",
+                        Some(_) => "expected content body, got non content body frame instead",
+                    }));
                 }
                 self.method(at, method)
             }
@@ -174,11 +178,18 @@ impl State {
 
     fn header(&mut self, at: At, payload: &[u8]) -> Result<(), Refusal> {
         let most = self.options.message_max;
+        let memory = Arc::clone(&self.memory);
+        if self.alarm().is_some() {
+            // what has come of it so far stays: the rest of it is not read
+            self.connection(at.connection)?.publishes = true;
+        }
         let Some(content) = &mut self.channel(at)?.content else {
-            return Err(Refusal::unexpected_frame("expected method frame, got content header frame instead"));
+            return Err(Refusal::unexpected_frame("expected method frame, got non method frame instead"));
         };
         if content.header.is_some() {
-            return Err(Refusal::unexpected_frame("expected content body, got content header frame instead"));
+            return Err(Refusal::unexpected_frame(
+                "expected content body, got non content body frame instead",
+            ));
         }
         let head = ContentHeader::from_payload(payload).map_err(unreadable)?;
         if head.class != basic::CLASS_ID {
@@ -196,14 +207,21 @@ impl State {
                 "message size {size} is larger than configured max size {most}"
             )));
         }
-        content.header = Some(Header { size: head.body_size, properties, body: BytesMut::new() });
+        let weight = properties.headers.as_ref().map_or(0, FieldTable::weight);
+        let counted = Held::new(&memory, weight as u64);
+        content.header =
+            Some(Header { size: head.body_size, properties, body: BytesMut::new(), held: counted });
         self.finish_content(at)
     }
 
     fn body(&mut self, at: At, payload: &[u8]) -> Result<(), Refusal> {
-        let header = self.channel(at)?.content.as_mut().and_then(|content| content.header.as_mut());
-        let Some(header) = header else {
-            return Err(Refusal::unexpected_frame("expected content header, got content body frame instead"));
+        let Some(content) = &mut self.channel(at)?.content else {
+            return Err(Refusal::unexpected_frame("expected method frame, got non method frame instead"));
+        };
+        let Some(header) = &mut content.header else {
+            return Err(Refusal::unexpected_frame(
+                "expected content header for class 60, got non content header frame instead",
+            ));
         };
         if header.body.len() as u64 + payload.len() as u64 > header.size {
             return Err(Refusal::unexpected_frame(format_args!(
@@ -212,6 +230,7 @@ impl State {
             )));
         }
         header.body.extend_from_slice(payload);
+        header.held.add(payload.len() as u64);
         self.finish_content(at)
     }
 
@@ -219,8 +238,8 @@ impl State {
     fn finish_content(&mut self, at: At) -> Result<(), Refusal> {
         match self.channel(at)?.content.take() {
             Some(Content { publish, header: Some(header) }) if header.is_whole() => {
-                let (properties, body) = header.into_parts();
-                self.publish(at, publish, properties, body)
+                let Header { properties, body, held, .. } = header;
+                self.publish(at, publish, properties, body.freeze(), held)
             }
             unfinished => {
                 self.channel(at)?.content = unfinished;

@@ -1,6 +1,6 @@
 //! Exchanges and their bindings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
 use crate::codec::table::put_table_body;
@@ -115,10 +115,14 @@ impl Exchange {
                 .filter(|(binding, _)| topic::matches(binding.routing_key.as_bytes(), key.as_bytes()))
                 .map(|(binding, _)| &binding.destination)
                 .collect(),
-            Kind::Headers => all()
-                .filter(|(_, arguments)| headers_match(arguments, headers))
-                .map(|(binding, _)| &binding.destination)
-                .collect(),
+            Kind::Headers => {
+                // a table is looked through name by name, and both may be large
+                let headers: HashMap<_, _> = headers.into_iter().flat_map(FieldTable::iter).collect();
+                all()
+                    .filter(|(_, arguments)| headers_match(arguments, &headers))
+                    .map(|(binding, _)| &binding.destination)
+                    .collect()
+            }
         }
     }
 
@@ -136,7 +140,7 @@ impl Exchange {
 
 /// Whether a headers exchange routes by a binding with these arguments. `x-match` says whether all or any
 /// of them must be there; names that begin with `x-` only count for `all-with-x` and `any-with-x`.
-fn headers_match(arguments: &FieldTable, headers: Option<&FieldTable>) -> bool {
+fn headers_match(arguments: &FieldTable, headers: &HashMap<&ShortStr, &FieldValue>) -> bool {
     let rule = arguments.get("x-match").and_then(FieldValue::as_str).unwrap_or("all");
     let (any, with_x) = match rule {
         "any" => (true, false),
@@ -148,9 +152,8 @@ fn headers_match(arguments: &FieldTable, headers: Option<&FieldTable>) -> bool {
         .iter()
         .filter(|(name, _)| name.as_bytes() != b"x-match" && (with_x || !name.as_bytes().starts_with(b"x-")));
     let holds = |(name, value): (&ShortStr, &FieldValue)| {
-        let found = headers.and_then(|headers| headers.get(name));
         // without a value, the name's presence is enough
-        found.is_some_and(|found| *value == FieldValue::Void || same(found, value))
+        headers.get(name).is_some_and(|found| *value == FieldValue::Void || same(found, value))
     };
     if any { wanted.any(holds) } else { wanted.all(holds) }
 }

@@ -191,6 +191,12 @@ impl Broker {
         self.with_state(|state| state.faults.next_cut_after = Some(bytes));
     }
 
+    /// Cuts each connection that is there after so many more bytes have been read from it, such as in the middle of a
+    /// message. What has come whole before is done; the rest is lost.
+    pub fn cut_after_reading(&self, bytes: u64) {
+        self.with_connections(|connection| connection.cut_after_reading = Some(bytes));
+    }
+
     /// Cuts the connection from which the next such method comes, instead of doing what it asks for:
     /// `broker.cut_at::<protocol::queue::Declare>()`.
     pub fn cut_at<M: Arguments>(&self) {
@@ -198,8 +204,9 @@ impl Broker {
     }
 
     /// Something happens to the next reply of a kind: `broker.fault_reply::<protocol::queue::DeclareOk>(ReplyFault::Drop)`.
-    /// Called more than once for a kind, to the one after it, too. Only what answers a request is a reply: for anything
-    /// else, such as a confirm, a delivery or `connection.start`, nothing ever happens.
+    /// Called more than once for a kind, to the one after it, too. A reply is what answers a request, or confirms a publish
+    /// (`basic::Ack`, which may stand for several): for anything else, such as a delivery or `connection.start`, nothing
+    /// ever happens.
     pub fn fault_reply<R: Arguments>(&self, fault: ReplyFault) {
         self.with_state(|state| state.faults.add_reply(R::ID, fault));
     }
@@ -223,7 +230,7 @@ impl Broker {
     }
 
     /// Blocks publishers with `connection.blocked` and a reason of at most 255 bytes (none if it has more), until [`unblock`](Self::unblock). As with `RabbitMQ`, a
-    /// connection is blocked once it has published.
+    /// connection is blocked, and read no more, when it next publishes.
     pub fn block(&self, reason: &str) {
         self.with_state(|state| state.alarm = Some(reason.into()));
     }
@@ -247,7 +254,14 @@ impl Broker {
     /// Holds confirms back until a channel has so many of them, and then sends these in reverse order, one by one. Replaces
     /// an earlier count.
     pub fn reverse_confirms(&self, count: usize) {
-        self.with_state(|state| state.faults.reversed = Some(count));
+        self.with_state(|state| {
+            state.faults.reversed = Some(count);
+            // what an earlier count has held back
+            let connections: Vec<_> = state.connections.keys().copied().collect();
+            for id in connections {
+                state.flush_confirms(id);
+            }
+        });
     }
 
     /// Exclusive queues stay for this time after their connection has gone, as when a broker has not noticed yet that it

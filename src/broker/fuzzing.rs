@@ -490,16 +490,22 @@ impl Clients {
         let ready = queues.flat_map(|queue| queue.entries().map(|entry| &entry.message));
         let shared = ready.chain(self.unacked().map(|delivery| &delivery.entry.message));
         let once: BTreeMap<*const Message, u64> =
-            shared.map(|message| (ptr::from_ref(&**message), message.size())).collect();
+            shared.map(|message| (ptr::from_ref(&**message), message.held.bytes())).collect();
         let channels = state.connections.values().flat_map(|connection| connection.channels.values());
         let in_transactions: u64 = channels
             .flat_map(|channel| match &channel.mode {
                 Mode::Tx(transaction) => transaction.published.as_slice(),
                 _ => &[],
             })
-            .map(|published| published.message.size())
+            .map(|published| published.message.held.bytes())
             .sum();
-        let held = once.values().sum::<u64>() + in_transactions;
+        let arriving: u64 = state
+            .connections
+            .values()
+            .flat_map(|connection| connection.channels.values())
+            .filter_map(|channel| Some(channel.content.as_ref()?.header.as_ref()?.held.bytes()))
+            .sum();
+        let held = once.values().sum::<u64>() + in_transactions + arriving;
         assert_eq!(state.memory.load(Ordering::Relaxed), held);
     }
 }

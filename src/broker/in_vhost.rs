@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::codec::ShortStr;
 
 use super::queue::Queue;
-use super::{Broker, QueueInfo};
+use super::{Broker, MessageInfo, QueueInfo};
 
 /// A virtual host of a [`Broker`]; made by [`Broker::in_vhost`]. One that does not exist has nothing in it.
 #[derive(Clone, Copy, Debug)]
@@ -21,8 +21,9 @@ impl InVhost<'_> {
     pub fn url(&self) -> String {
         let user = self.broker.shared.look(|state| state.options.users.first().cloned());
         let (name, password) = user.unwrap_or_default();
-        let vhost = if self.name == "/" { String::new() } else { escaped(self.name) };
-        format!("amqp://{}:{}@{}/{vhost}", escaped(&name), escaped(&password), self.broker.address)
+        // `/` in full: by the specification of these URIs nothing behind the slash is a virtual host without a name
+        let [name, password, vhost] = [name.as_str(), password.as_str(), self.name].map(escaped);
+        format!("amqp://{name}:{password}@{}/{vhost}", self.broker.address)
     }
 
     /// The queue of this name.
@@ -34,14 +35,18 @@ impl InVhost<'_> {
         })
     }
 
-    /// The bodies of the messages that are ready in a queue, in their order.
-    pub fn bodies(&self, queue: &str) -> Vec<Bytes> {
+    /// The messages that are ready in a queue, in their order.
+    pub fn messages(&self, queue: &str) -> Vec<MessageInfo> {
         let Ok(name) = ShortStr::try_from(queue) else { return Vec::new() };
         self.broker.shared.look(|state| {
             let queue = state.vhosts.get(self.name).and_then(|vhost| vhost.queues.get(&name));
-            let entries = queue.into_iter().flat_map(Queue::entries);
-            entries.map(|entry| entry.message.body.clone()).collect()
+            queue.into_iter().flat_map(Queue::entries).map(MessageInfo::new).collect()
         })
+    }
+
+    /// The bodies of the messages that are ready in a queue, in their order.
+    pub fn bodies(&self, queue: &str) -> Vec<Bytes> {
+        self.messages(queue).into_iter().map(|message| message.body).collect()
     }
 
     /// Cancels the consumers of a queue, as a failover does. How many there were.

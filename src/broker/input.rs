@@ -4,7 +4,7 @@ use bytes::{Buf, BytesMut};
 
 use crate::codec::frame::Cutter;
 
-use super::connection::{Connection, Phase};
+use super::connection::{Connection, End, Phase};
 use super::state::State;
 
 impl State {
@@ -27,6 +27,24 @@ impl State {
         while self.take_frame(id, input) {}
         self.flush_confirms(id);
         self.connections.get(&id).is_some_and(|connection| !connection.takes_input())
+    }
+
+    /// `count` bytes were read: takes what is whole. A connection may have to be cut after so many.
+    pub(super) fn take_read(&mut self, id: u64, count: usize, input: &mut BytesMut) -> bool {
+        let Some(left) =
+            self.connections.get_mut(&id).and_then(|connection| connection.cut_after_reading.as_mut())
+        else {
+            return self.take_input(id, input);
+        };
+        let lost = (count as u64).saturating_sub(*left);
+        *left = left.saturating_sub(count as u64);
+        let is_over = *left == 0;
+        input.truncate(input.len().saturating_sub(usize::try_from(lost).unwrap_or(usize::MAX)));
+        let held_back = self.take_input(id, input);
+        if is_over {
+            self.end(id, End::Cut);
+        }
+        held_back
     }
 
     /// Takes the first frame, if there is a whole one.

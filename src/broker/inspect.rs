@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use crate::codec::{FieldTable, ShortStr};
+use crate::codec::{FieldTable, Properties, ShortStr};
 
 use super::Broker;
 use super::exchange::Destination;
+use super::message::Entry;
 use super::queue::Queue;
 use super::vhost::Vhost;
 
@@ -51,6 +52,35 @@ impl QueueInfo {
             unacked: queue.unacked,
             ready_bytes: queue.ready_bytes(),
             consumers: queue.consumers().len(),
+        }
+    }
+}
+
+/// A message that is ready in a queue.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct MessageInfo {
+    /// The exchange that it was published to; empty for the default exchange.
+    pub exchange: String,
+    /// The key that it was published with.
+    pub routing_key: String,
+    /// Its properties, headers included.
+    pub properties: Properties,
+    /// Its body.
+    pub body: Bytes,
+    /// Whether it was delivered before, and came back.
+    pub redelivered: bool,
+}
+
+impl MessageInfo {
+    pub(super) fn new(entry: &Entry) -> Self {
+        let message = &entry.message;
+        Self {
+            exchange: message.exchange.to_string(),
+            routing_key: message.routing_key.to_string(),
+            properties: message.properties.clone(),
+            body: message.body.clone(),
+            redelivered: entry.redelivered,
         }
     }
 }
@@ -149,6 +179,11 @@ impl Broker {
         self.in_vhost("/").queue(name)
     }
 
+    /// The messages that are ready in a queue of the virtual host `/`, in their order.
+    pub fn messages(&self, queue: &str) -> Vec<MessageInfo> {
+        self.in_vhost("/").messages(queue)
+    }
+
     /// The bodies of the messages that are ready in a queue of the virtual host `/`, in their order.
     pub fn bodies(&self, queue: &str) -> Vec<Bytes> {
         self.in_vhost("/").bodies(queue)
@@ -232,7 +267,7 @@ impl Broker {
         })
     }
 
-    /// Bytes of message bodies that the broker holds.
+    /// Bytes of message bodies and headers that the broker holds, those of messages that are still arriving included.
     pub fn memory(&self) -> u64 {
         self.shared.look(|state| state.memory.load(Ordering::Relaxed))
     }

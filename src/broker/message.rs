@@ -26,10 +26,11 @@ pub(super) struct Message {
     /// A queue has given it up, and its headers say why; what a publisher writes there itself means nothing.
     pub dead: bool,
     /// Counts it as held until it is dropped.
-    pub _held: Held,
+    #[cfg_attr(not(any(fuzzing, test)), expect(dead_code, reason = "it counts until it is dropped"))]
+    pub held: Held,
 }
 
-/// Bytes of bodies that a broker holds; gives its own back when it goes.
+/// Bytes of bodies and headers that a broker holds; gives its own back when it goes.
 #[derive(Debug)]
 pub(super) struct Held {
     total: Arc<AtomicU64>,
@@ -41,6 +42,17 @@ impl Held {
         total.fetch_add(bytes, Ordering::Relaxed);
         Self { total: Arc::clone(total), bytes }
     }
+
+    #[cfg(any(fuzzing, test))]
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// So many more.
+    pub(super) fn add(&mut self, bytes: u64) {
+        self.total.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes += bytes;
+    }
 }
 
 impl Drop for Held {
@@ -50,7 +62,7 @@ impl Drop for Held {
 }
 
 impl Message {
-    /// Bytes that count towards the memory limit and the length limits: the body, as `RabbitMQ` counts.
+    /// Bytes that count towards the length limits: the body, as `RabbitMQ` counts.
     pub(super) fn size(&self) -> u64 {
         self.body.len() as u64
     }

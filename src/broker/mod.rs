@@ -43,7 +43,7 @@ use tokio::task::JoinHandle;
 
 pub use self::fault::ReplyFault;
 pub use self::in_vhost::InVhost;
-pub use self::inspect::{BindingInfo, ConnectionInfo, ConsumerInfo, ExchangeInfo, QueueInfo};
+pub use self::inspect::{BindingInfo, ConnectionInfo, ConsumerInfo, ExchangeInfo, MessageInfo, QueueInfo};
 pub use self::options::Options;
 use self::socket::Shared;
 use self::state::State;

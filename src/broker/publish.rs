@@ -5,10 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::codec::generated::{basic as wire, confirm, constants, tx};
-use crate::codec::{FieldValue, Properties, ShortStr};
+use crate::codec::{Arguments, FieldValue, Properties, ShortStr};
 
 use super::arguments::time;
 use super::channel::{Confirms, Content, Mode, Published, Transaction};
+use super::connection::Connection;
 use super::consume::REPLY_TO;
 use super::message::{Held, Message, keys_in};
 use super::refusal::{self, Refusal};
@@ -32,10 +33,9 @@ impl State {
         publish: wire::Publish,
         mut properties: Properties,
         body: Bytes,
+        held: Held,
     ) -> Result<(), Refusal> {
-        self.connection(at.connection)?.publishes = true;
         self.admit(at, &publish, &mut properties)?;
-        let held = Held::new(&self.memory, body.len() as u64);
         let message = Message {
             exchange: publish.exchange,
             routing_key: publish.routing_key,
@@ -45,7 +45,7 @@ impl State {
             body,
             deliveries: 0,
             dead: false,
-            _held: held,
+            held,
         };
         let published = self.route(at, message, publish.mandatory)?;
         let confirms = matches!(self.channel(at)?.mode, Mode::Confirm(_));
@@ -199,6 +199,7 @@ impl State {
         let Some(connection) = connections.get_mut(&at.connection) else { return };
         let Some(channel) = connection.channels.get_mut(&at.channel) else { return };
         let Mode::Confirm(confirms) = &mut channel.mode else { return };
+        let mut answers = Vec::new();
         let mut decided = std::mem::take(&mut confirms.decided);
         if faults.holds_confirms(decided.len()) {
             confirms.decided = decided;
@@ -208,15 +209,23 @@ impl State {
         if let Some(count) = faults.take_reversed() {
             let in_order = decided.split_off(count.min(decided.len()));
             for (delivery_tag, taken) in std::mem::replace(&mut decided, in_order).into_iter().rev() {
-                put_confirm(connection, at.channel, delivery_tag, taken, false);
+                answers.push((delivery_tag, taken, false));
             }
         }
         decided.sort_unstable();
         // runs of the same answer as one
         for run in decided.chunk_by(|one, next| one.1 == next.1) {
             if let Some((delivery_tag, taken)) = run.last() {
-                put_confirm(connection, at.channel, *delivery_tag, *taken, run.len() > 1);
+                answers.push((*delivery_tag, *taken, run.len() > 1));
             }
+        }
+        for (delivery_tag, taken, multiple) in answers {
+            let id = if taken { wire::Ack::ID } else { wire::Nack::ID };
+            let put = |connection: &mut Connection| {
+                put_confirm(connection, at.channel, delivery_tag, taken, multiple);
+            };
+            // an error: the connection is gone
+            drop(self.reply_with(at, id, put));
         }
     }
 
@@ -251,11 +260,15 @@ impl State {
 
     pub(super) fn commit(&mut self, at: At) -> Result<(), Refusal> {
         let Transaction { published, settled } = self.end_transaction(at)?;
+        let mut taken = true;
         for message in published {
-            self.enqueue(at, message)?;
+            taken &= self.enqueue(at, message)?;
         }
         for (delivery, how) in settled {
             self.settle_all(at, vec![delivery], how)?;
+        }
+        if !taken {
+            return Err(Refusal::precondition_failed("partial tx completion"));
         }
         self.reply(at, &tx::CommitOk)
     }
@@ -269,13 +282,7 @@ impl State {
     }
 }
 
-fn put_confirm(
-    connection: &mut super::connection::Connection,
-    channel: u16,
-    delivery_tag: u64,
-    taken: bool,
-    multiple: bool,
-) {
+fn put_confirm(connection: &mut Connection, channel: u16, delivery_tag: u64, taken: bool, multiple: bool) {
     if taken {
         connection.put(channel, &wire::Ack { delivery_tag, multiple });
     } else {

@@ -48,6 +48,8 @@ pub(super) struct Queue {
     pub unacked: usize,
     /// Highest priority first; among equals, who has waited longest. A single active consumer stands before them all.
     consumers: Vec<Subscription>,
+    /// Of single active consumers the one that messages went to last.
+    active: Option<(At, ShortStr)>,
     /// An auto-delete queue goes with its last consumer, not before it had one.
     pub had_consumers: bool,
     next_position: u64,
@@ -70,6 +72,7 @@ impl Queue {
             ready_bytes: 0,
             unacked: 0,
             consumers: Vec::new(),
+            active: None,
             had_consumers: false,
             next_position: 0,
             last_used: now,
@@ -100,7 +103,10 @@ impl Queue {
                 .settings
                 .max_length
                 .is_some_and(|most| self.ready.len() as u64 >= most.saturating_add(more))
-                || self.settings.max_length_bytes.is_some_and(|most| self.ready_bytes + size > most))
+                || self.settings.max_length_bytes.is_some_and(|most| match self.settings.kind {
+                    QueueKind::Classic => self.ready_bytes + size > most,
+                    QueueKind::Quorum => self.ready_bytes > most,
+                }))
     }
 
     /// Appends a message.
@@ -240,9 +246,29 @@ impl Queue {
     }
 
     /// The consumer whose turn it is among those that can take a message. It moves behind its equals.
-    pub(super) fn next_consumer(&mut self, can_take: impl Fn(&Subscription) -> bool) -> Option<Subscription> {
+    ///
+    /// A single active consumer that one of higher priority takes over from gets no more, and the other nothing before all
+    /// that the first one has is settled (`is_idle`).
+    pub(super) fn next_consumer(
+        &mut self,
+        can_take: impl Fn(&Subscription) -> bool,
+        is_idle: impl Fn(&Subscription) -> bool,
+    ) -> Option<Subscription> {
         if self.settings.single_active {
-            return self.consumers.first().filter(|consumer| can_take(consumer)).cloned();
+            let first = self.consumers.first()?;
+            let is_first = |(at, tag): &(At, ShortStr)| *at == first.at && *tag == first.tag;
+            if !self.active.as_ref().is_some_and(is_first) {
+                let mut others = self.consumers.iter();
+                let before = self
+                    .active
+                    .as_ref()
+                    .and_then(|(at, tag)| others.find(|consumer| consumer.at == *at && consumer.tag == *tag));
+                if before.is_some_and(|before| !is_idle(before)) {
+                    return None;
+                }
+                self.active = Some((first.at, first.tag.clone()));
+            }
+            return Some(first).filter(|consumer| can_take(consumer)).cloned();
         }
         let index = self.consumers.iter().position(can_take)?;
         let consumer = self.consumers.remove(index);

@@ -111,11 +111,7 @@ impl State {
         bind.queue = one_line(bind.queue);
         bind.exchange = one_line(bind.exchange);
         let name = self.named(at, &bind.queue)?;
-        let routing_key = if bind.queue.is_empty() && bind.routing_key.is_empty() {
-            name.clone()
-        } else {
-            bind.routing_key
-        };
+        let routing_key = key_or_name(&bind.queue, bind.routing_key, &name);
         not_default(&bind.exchange)?;
         let vhost = self.vhost(at)?;
         vhost.exchange(&bind.exchange)?;
@@ -133,7 +129,8 @@ impl State {
         if self.vhost(at)?.queues.contains_key(&name) {
             self.vhost(at)?.queue(at.connection, &name)?;
         }
-        self.unbind(at, &unbind.exchange, unbind.routing_key, Destination::Queue(name), &unbind.arguments)?;
+        let routing_key = key_or_name(&unbind.queue, unbind.routing_key, &name);
+        self.unbind(at, &unbind.exchange, routing_key, Destination::Queue(name), &unbind.arguments)?;
         self.reply(at, &wire::UnbindOk)
     }
 
@@ -172,6 +169,11 @@ impl State {
         let message_count = count(self.delete_queue(&place));
         self.reply_unless(delete.no_wait, at, &wire::DeleteOk { message_count })
     }
+}
+
+/// Where neither queue nor key is named, the key is the name of the queue that was declared last.
+fn key_or_name(queue: &ShortStr, routing_key: ShortStr, name: &ShortStr) -> ShortStr {
+    if queue.is_empty() && routing_key.is_empty() { name.clone() } else { routing_key }
 }
 
 /// A queue's type is looked at before the name for it is made up, and then refused in other words.

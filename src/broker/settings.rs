@@ -88,7 +88,8 @@ impl Settings {
         let text = |name| ShortStr::try_from(arguments.get(name)?.as_bytes()?.clone()).ok();
         let overflow = match text("x-overflow").as_ref().map(ShortStr::as_bytes) {
             Some(b"reject-publish") => Overflow::RejectPublish,
-            Some(b"reject-publish-dlx") => Overflow::RejectPublishDlx,
+            // a quorum queue does not know it, and drops
+            Some(b"reject-publish-dlx") if kind == QueueKind::Classic => Overflow::RejectPublishDlx,
             _ => Overflow::DropHead,
         };
         let delivery_limit = arguments.get("x-delivery-limit").and_then(FieldValue::as_integer);

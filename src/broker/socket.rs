@@ -191,9 +191,10 @@ impl Socket<'_> {
             tokio::select! {
                 read = self.reader.read_buf(&mut self.input), if reading => match read {
                     Ok(0) | Err(_) => return,
-                    Ok(_) => {
+                    Ok(count) => {
                         self.last_read = Instant::now();
-                        self.held_back = self.shared.with(|state| state.take_input(self.id, &mut self.input));
+                        self.held_back =
+                            self.shared.with(|state| state.take_read(self.id, count, &mut self.input));
                     }
                 },
                 wrote = self.writer.write(self.output.get(self.written..).unwrap_or_default()), if !idle => match wrote {
@@ -263,18 +264,14 @@ impl Socket<'_> {
         (!interval.is_zero() && self.state.phase == Phase::Open).then(|| self.last_written + interval / 2)
     }
 
-    /// When the client has been silent for too long, or has not read for too long.
+    /// When the client has been silent for too long. One that does not read is not cut while its heartbeats come.
     fn silence_ends(&self) -> Option<Instant> {
         let twice = 2 * Duration::from_secs(self.state.heartbeat.into());
         match self.state.phase {
             _ if self.state.end.is_some() => Some(self.since + PATIENCE),
             Phase::Closing => Some(self.since + PATIENCE),
             Phase::Open if twice.is_zero() => None,
-            Phase::Open => {
-                let read = self.state.reading.then_some(self.last_read);
-                let written = (self.written < self.output.len()).then_some(self.last_written);
-                read.into_iter().chain(written).min().map(|last| last + twice)
-            }
+            Phase::Open => self.state.reading.then(|| self.last_read + twice),
             _ => self.since.checked_add(self.handshake_timeout),
         }
     }

@@ -65,7 +65,7 @@ pub(super) struct State {
     pub timer: Arc<Notify>,
     last_id: u64,
     random: RandomState,
-    /// Bytes of bodies that are held.
+    /// Bytes of bodies and headers that are held.
     pub memory: Arc<AtomicU64>,
     /// Somebody has said that publishers must stop.
     pub alarm: Option<String>,
@@ -248,7 +248,13 @@ impl State {
             let channel = connection.and_then(|connection| connection.channels.get(&consumer.at.channel));
             channel.is_some_and(|channel| channel.can_take(&consumer.tag))
         };
-        let Some(consumer) = queue.next_consumer(can_take) else { return false };
+        let is_idle = |consumer: &Subscription| {
+            let channel = connections
+                .get(&consumer.at.connection)
+                .and_then(|connection| connection.channels.get(&consumer.at.channel));
+            channel.and_then(|channel| channel.consumers.get(&consumer.tag)).is_none_or(|it| it.unacked == 0)
+        };
+        let Some(consumer) = queue.next_consumer(can_take, is_idle) else { return false };
         let Some(entry) = queue.pop() else { return false };
         let queue_id = queue.id;
         let Some(connection) = connections.get_mut(&consumer.at.connection) else { return false };
@@ -470,18 +476,24 @@ impl State {
         self.run();
     }
 
+    /// Why publishers must stop, if they must.
+    pub(super) fn alarm(&self) -> Option<&str> {
+        let full =
+            || self.options.memory_limit.is_some_and(|most| self.memory.load(Ordering::Relaxed) > most);
+        self.alarm.as_deref().or_else(|| full().then_some("low on memory"))
+    }
+
     /// Stops publishers while there is an alarm, and lets them go on after it.
     fn throttle(&mut self) {
-        let full = self.options.memory_limit.is_some_and(|most| self.memory.load(Ordering::Relaxed) > most);
-        let reason = match &self.alarm {
-            Some(reason) => Some(reason.as_str()),
-            None => full.then_some("low on memory"),
-        };
+        let reason = self.alarm().map(str::to_owned);
+        let reason = reason.as_deref();
         if reason.is_none() && !self.throttled {
             return;
         }
         self.throttled = reason.is_some();
         for connection in self.connections.values_mut().filter(|connection| connection.phase == Phase::Open) {
+            // once it is over, only who publishes again is stopped again
+            connection.publishes &= reason.is_some();
             let stop = reason.filter(|_| connection.publishes);
             if stop.is_some() == connection.blocked {
                 continue;
@@ -514,6 +526,8 @@ impl State {
             return;
         }
         connection.phase = Phase::Closing;
+        // its answer is read
+        connection.blocked = false;
         connection.put(
             0,
             &wire::Close {

@@ -158,10 +158,13 @@ fn blocked_publishers_wait_until_they_are_unblocked() {
         let mut blocked = connection.watch_blocked();
 
         broker.block("low on memory");
-        assert_eq!(blocked.changed().await.unwrap().as_str(), Some("low on memory"));
-        assert!(broker.connections().iter().all(|connection| connection.blocked));
+        // nobody is stopped who does not publish
+        channel.qos(1).await.unwrap();
+        assert!(broker.connections().iter().all(|connection| !connection.blocked));
         let mut publish = Box::pin(exchange.publish("jobs", "during"));
         assert!(timeout(Duration::from_millis(50), &mut publish).await.is_err(), "it must wait");
+        assert_eq!(blocked.changed().await.unwrap().as_str(), Some("low on memory"));
+        assert!(broker.connections().iter().all(|connection| connection.blocked));
         assert_eq!(broker.bodies("jobs"), ["before"]);
 
         broker.unblock();
@@ -330,5 +333,67 @@ fn a_get_whose_answer_is_lost_gives_the_message_back() {
         let (_connection, channel) = open(&broker).await;
         let delivery = channel.queue("jobs").unwrap().get().await.unwrap().unwrap();
         assert!(delivery.redelivered());
+    });
+}
+
+#[test]
+fn a_blocked_connection_that_is_closed_ends() {
+    test(async |broker| {
+        let (connection, channel) = open(&broker).await;
+        broker.block("low on memory");
+        drop(channel.default_exchange().enqueue("jobs", "x").await.unwrap());
+        broker.until(|broker| broker.connections().iter().any(|connection| connection.blocked)).await;
+        broker.close_connections(320, "maintenance");
+        assert_eq!(connection.closed().await.reply_code(), Some(320));
+        broker.until(|broker| broker.connections().is_empty()).await;
+    });
+}
+
+#[test]
+fn cut_after_reading_takes_what_is_whole() {
+    test(async |broker| {
+        let (connection, channel) = open(&broker).await;
+        channel.declare_queue("jobs").await.unwrap();
+        let exchange = channel.default_exchange();
+        // method, header, body: the second message lacks its last byte
+        broker.cut_after_reading(2 * (21 + 23 + 108) - 1);
+        let one = exchange.enqueue("jobs", vec![1; 100]).await.unwrap();
+        let two = exchange.enqueue("jobs", vec![2; 100]).await.unwrap();
+        drop((one.await, two.await));
+        assert_eq!(connection.closed().await.kind(), ErrorKind::ConnectionLost);
+        assert_eq!(broker.bodies("jobs"), [vec![1; 100]]);
+    });
+}
+
+#[test]
+fn a_confirm_is_late_or_lost() {
+    test(async |broker| {
+        let (_connection, channel) = open(&broker).await;
+        channel.declare_queue("jobs").await.unwrap();
+        let exchange = channel.default_exchange();
+        broker.fault_reply::<basic::Ack>(ReplyFault::Drop);
+        let mut lost = Box::pin(exchange.publish("jobs", "1"));
+        assert!(timeout(Duration::from_millis(50), &mut lost).await.is_err());
+        assert_eq!(broker.bodies("jobs"), ["1"]);
+        // each confirms its own alone
+        exchange.publish("jobs", "2").await.unwrap();
+        assert!(timeout(Duration::from_millis(20), &mut lost).await.is_err());
+        broker.fault_reply::<basic::Ack>(ReplyFault::Delay(Duration::from_millis(100)));
+        let began = Instant::now();
+        exchange.publish("jobs", "3").await.unwrap();
+        assert!(began.elapsed() >= Duration::from_millis(100));
+    });
+}
+
+#[test]
+fn confirms_that_are_held_back_can_be_released() {
+    test(async |broker| {
+        let (_connection, channel) = open(&broker).await;
+        channel.declare_queue("jobs").await.unwrap();
+        broker.reverse_confirms(3);
+        let publish = channel.default_exchange().enqueue("jobs", "1").await.unwrap();
+        broker.until(|broker| broker.bodies("jobs").len() == 1).await;
+        broker.reverse_confirms(0);
+        publish.await.unwrap();
     });
 }

@@ -102,3 +102,25 @@ fn memory_is_what_bodies_take() {
         assert_eq!(broker.memory(), 0);
     });
 }
+
+#[test]
+fn messages_are_seen_with_all_they_carry() {
+    test(async |broker| {
+        let (_connection, channel) = open(&broker).await;
+        let exchange = channel.declare_exchange("events", ExchangeKind::Topic).await.unwrap();
+        let queue = channel.declare_queue("jobs").await.unwrap();
+        queue.bind(&exchange, "#").await.unwrap();
+        let message = Message::new("{}").correlation_id("7").header("retries", 3);
+        exchange.publish("user.created", message).await.unwrap();
+        let seen = broker.messages("jobs");
+        assert_eq!(seen.len(), 1);
+        assert_eq!((seen[0].exchange.as_str(), seen[0].routing_key.as_str()), ("events", "user.created"));
+        assert_eq!(seen[0].properties.correlation_id.as_ref().unwrap().as_str(), Some("7"));
+        assert_eq!(seen[0].properties.delivery_mode, Some(2));
+        assert_eq!(
+            seen[0].properties.headers.as_ref().unwrap().get("retries").unwrap().as_integer(),
+            Some(3)
+        );
+        assert_eq!((&seen[0].body[..], seen[0].redelivered), (&b"{}"[..], false));
+    });
+}

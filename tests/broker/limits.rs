@@ -47,16 +47,16 @@ fn beyond_the_memory_limit_publishers_wait() {
         let exchange = channel.default_exchange();
         let mut blocked = connection.watch_blocked();
         exchange.publish("jobs", vec![0; LIMIT + 1]).await.unwrap();
-        assert!(blocked.changed().await.is_some());
         assert_eq!(broker.memory(), LIMIT as u64 + 1);
         let mut publish = Box::pin(exchange.publish("jobs", vec![0; LIMIT + 1]));
         assert!(timeout(Duration::from_millis(50), &mut publish).await.is_err(), "it must wait");
+        assert!(blocked.changed().await.is_some());
+        assert_eq!(broker.memory(), LIMIT as u64 + 1);
 
         // a connection that only consumes is not blocked
         let (_second, other) = open(&broker).await;
         assert_eq!(other.queue("jobs").unwrap().purge().await.unwrap(), 1);
         publish.await.unwrap();
-        // the first connection is not read: it is blocked again
         assert_eq!(other.queue("jobs").unwrap().purge().await.unwrap(), 1);
         broker.until(|broker| broker.memory() == 0).await;
     });
@@ -170,4 +170,14 @@ mod lepus_less {
         }
         assert!(all.ends_with(&[0, 10, 0, 41, 0, 0xCE]), "{all:?}");
     }
+}
+
+#[test]
+fn a_stream_is_refused_clearly() {
+    test(async |broker| {
+        let (_connection, channel) = open(&broker).await;
+        let error = channel.declare_queue("log").argument("x-queue-type", "stream").await.unwrap_err();
+        assert!(error.reply_text().unwrap().contains("stream"), "{error}");
+        assert!(broker.queue("log").is_none());
+    });
 }

@@ -209,6 +209,30 @@ a2 ack 0 multiple
 a1 ack 0
 
 a1 declare q1
+a1 qos 1 global
+a1 qos 10
+a1 consume q1 t1
+a1 publish - q1 body=one
+a1 publish - q1 body=two
+a1 ack 0 multiple
+
+a1 declare q1
+a1 bind - amq.topic -
+a1 publish amq.topic q1 mandatory body=one
+a1 unbind - amq.topic -
+a1 publish amq.topic q1 mandatory body=two
+
+a1 declare q1 durable x-queue-type=quorum x-max-length-bytes=5 x-overflow=reject-publish
+a1 confirm.select
+a1 publish - q1 body=sixsix
+a1 publish - q1 body=one
+
+a1 declare q1 x-max-length=0 x-overflow=reject-publish
+a1 tx.select
+a1 publish - q1 body=one
+a1 tx.commit
+
+a1 declare q1
 a1 tx.select
 a1 publish - q1 body=one
 a1 publish - nowhere mandatory body=none

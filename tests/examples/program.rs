@@ -13,7 +13,7 @@ use crate::broker::url;
 pub(crate) struct Program {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
-    errors: ChildStderr,
+    errors: BufReader<ChildStderr>,
 }
 
 /// How a program ended.
@@ -48,10 +48,19 @@ impl Program {
 
     /// Starts a program against another broker.
     pub(crate) fn start_at(url: &str, command: &mut Command) -> Self {
-        let command = command.env("AMQP_URL", url).stdin(Stdio::null()).kill_on_drop(true);
+        Self::spawn(command.env("AMQP_URL", url))
+    }
+
+    /// Starts a program that is told of no broker.
+    pub(crate) fn start_alone(command: &mut Command) -> Self {
+        Self::spawn(command.env_remove("AMQP_URL"))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let command = command.stdin(Stdio::null()).kill_on_drop(true);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let errors = child.stderr.take().unwrap();
+        let errors = BufReader::new(child.stderr.take().unwrap());
         Self { child, lines, errors }
     }
 
@@ -63,6 +72,18 @@ impl Program {
         let mut errors = String::new();
         self.errors.read_to_string(&mut errors).await.unwrap();
         panic!("it ended: {errors}")
+    }
+
+    /// Reads what it complains of until a line begins like this, and returns the rest of that line.
+    pub(crate) async fn complaint(&mut self, begins: &str) -> String {
+        let mut line = String::new();
+        while self.errors.read_line(&mut line).await.unwrap() > 0 {
+            if let Some(rest) = line.trim().strip_prefix(begins) {
+                return rest.to_owned();
+            }
+            line.clear();
+        }
+        panic!("it ended without {begins:?}")
     }
 
     /// Waits until it says that it is ready.

@@ -124,3 +124,23 @@ fn the_consumer_goes_on_when_its_queue_is_deleted_and_made_anew() {
         consumer.end().await.well();
     });
 }
+
+#[test]
+fn without_a_broker_the_consumer_starts_one_and_says_where() {
+    test(async |_| {
+        let mut consumer = Program::start_alone(example("consumer").arg("key"));
+        let told = consumer.complaint("AMQP_URL=amqp").await;
+        let (url, command) = told.split_once(' ').unwrap();
+        assert_eq!(command, "cargo run --example publisher");
+        let mut consumer = consumer.ready().await;
+        let mut publisher = example("publisher");
+        publisher.args(["--key", "key", "--count", "2"]);
+        let publisher = Program::start_at(&format!("amqp{url}"), &mut publisher);
+        assert_eq!(publisher.end().await.well(), ["2 confirmed"]);
+        for line in numbered(2) {
+            assert_eq!(consumer.line().await, line);
+        }
+        consumer.signal("INT").await;
+        consumer.end().await;
+    });
+}
