@@ -14,14 +14,13 @@ const NOT_IN_3: [(&str, &str); 8] = [
     ("amq.rabbitmq.log", "it is only there when the log goes to it"),
 ];
 
-/// The same for the newest 4.x.
-const NOT_IN_4: [(&str, &str); 2] = [
-    (" global", "from 4.3 on it is denied unless configured, and becomes a limit for each consumer"),
-    (
-        "reply mandatory",
-        "a direct reply counts as routed while the channel is there, even when nobody takes it",
-    ),
-];
+/// The same for the newest 4.x, where 3.10 is followed: from 4.3 on a global limit is denied unless configured, and becomes
+/// one for each consumer.
+const NOT_IN_4: [(&str, &str); 1] = [(" global", "an operator may permit it")];
+
+/// Words of a direct reply that must be routed: from 4.2 on it counts as routed while the channel is there, even when
+/// nobody takes it.
+const MANDATORY_REPLY: [&str; 2] = [" reply ", " mandatory"];
 
 /// Words of a line whose message may overtake others and has expired at once: `RabbitMQ` leaves it in the queue until
 /// something else happens there.
@@ -31,6 +30,7 @@ const EXPIRED_IN_FRONT: [&str; 2] = [" priority=", " expiration=0"];
 pub(crate) fn is_skipped(line: &str, version: &str) -> bool {
     let words = if version.starts_with("3.") { &NOT_IN_3[..] } else { &NOT_IN_4[..] };
     words.iter().any(|(word, _)| line.contains(word))
+        || (!version.starts_with("3.") && MANDATORY_REPLY.iter().all(|word| line.contains(word)))
         || EXPIRED_IN_FRONT.iter().all(|word| line.contains(word))
 }
 
