@@ -1,5 +1,6 @@
 //! A connection, as the client holds it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 use tracing::Instrument;
 
-use super::dial::dial;
+use super::dial::{dial, resolve};
 use super::handshake::perform;
 use super::reader::Reader;
 use super::shared::{Limits, Shared, Urgency};
@@ -15,7 +16,7 @@ use super::waiters::{Answer, ReplyWaiter};
 use super::writer::Writer;
 use crate::codec::generated::{connection, constants};
 use crate::codec::{FieldTable, ShortStr};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Origin};
 use crate::mux::handshake::Hello;
 use crate::mux::heartbeat::Heartbeat;
 use crate::mux::session::Session;
@@ -28,6 +29,7 @@ pub(crate) struct Address {
     pub port: u16,
     /// For each address of the host.
     pub connect_timeout: Duration,
+    /// Likewise.
     pub handshake_timeout: Duration,
 }
 
@@ -42,11 +44,30 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Dials, performs the handshake and starts the two tasks.
+    /// Connects to the first of the host's addresses with which that succeeds.
     ///
     /// Cancel safe: dropped before it is done, it leaves nothing behind but a closed socket.
     pub(crate) async fn connect(address: &Address, hello: Hello, limits: Limits) -> Result<Self, Error> {
-        let mut stream = dial(&address.host, address.port, address.connect_timeout).await?;
+        let addresses = resolve(&address.host, address.port, address.connect_timeout).await?;
+        let mut last = None;
+        for at in addresses {
+            match Self::connect_to(address, at, hello.clone(), limits).await {
+                // behind another address there may be one that answers
+                Err(error) if error.origin() == Origin::Network => last = Some(error),
+                connected => return connected,
+            }
+        }
+        Err(last.unwrap_or_else(|| super::faults::lost(None)))
+    }
+
+    /// Dials, performs the handshake and starts the two tasks.
+    async fn connect_to(
+        address: &Address,
+        at: SocketAddr,
+        hello: Hello,
+        limits: Limits,
+    ) -> Result<Self, Error> {
+        let mut stream = dial(&address.host, at, address.connect_timeout).await?;
         let opened = perform(&mut stream, hello, address.handshake_timeout).await?;
         let agreed = opened.established.agreed;
         let heartbeat = Heartbeat::new(agreed.heartbeat);

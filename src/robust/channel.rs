@@ -328,6 +328,12 @@ impl Channel {
         DeclareQueue::new(self, name)
     }
 
+    /// Its number on the connection: 1 for the first that was opened, then 2, … It stays when the channel is opened again;
+    /// see [`Entity::Channel`](super::Entity::Channel).
+    pub fn number(&self) -> u64 {
+        self.inner.id
+    }
+
     /// A queue that exists, without asking the server. It is not restored, but its bindings and consumers are.
     ///
     /// # Errors
