@@ -10,7 +10,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
 use super::link::Link;
-use super::queue::{DeliveryQueue, End, Farewell};
+use super::queue::{DeliveryQueue, End};
 use super::returns::Returns;
 use super::shared::{Shared, Urgency};
 use super::waiters::{Answer, Driver, ReplyWaiter};
@@ -533,45 +533,6 @@ impl Drop for ChannelLink {
     }
 }
 
-impl Shared {
-    /// Gives deliveries back that nobody has looked at: the server delivers them again.
-    pub(crate) fn give_back(&self, key: ChannelKey, tags: &[u64]) {
-        if tags.is_empty() {
-            return;
-        }
-        self.with(|session| {
-            for delivery_tag in tags {
-                let nack = basic::Nack { delivery_tag: *delivery_tag, multiple: false, requeue: true };
-                if session.send(key, &nack).is_err() {
-                    // the channel has ended, and with it the server takes all of them back
-                    break;
-                }
-            }
-        });
-    }
-
-    /// Does what a consumer that goes away must still do.
-    pub(crate) fn farewell(&self, key: ChannelKey, farewell: Farewell) {
-        match farewell {
-            Farewell::Wait => {}
-            Farewell::GiveBack(tags) => self.give_back(key, &tags),
-            Farewell::Cancel(consumer_tag) => {
-                let expect = expect_cancel(&consumer_tag);
-                let method = basic::Cancel { consumer_tag, no_wait: false };
-                // refused: the channel has ended, and the consumer with it
-                let pending = Pending { expect, waiter: None, consumer: None };
-                let _refused = self.with(|session| session.call(key, &method, pending));
-            }
-        }
-    }
-
-    /// Ends a consumer's stream.
-    pub(crate) fn end_consumer(&self, queue: &DeliveryQueue, end: End) {
-        let left = queue.end(end);
-        self.give_back(queue.channel(), &left);
-    }
-}
-
 /// A consumer whose start nobody has heard of yet.
 struct Unheard<'a> {
     channel: &'a ChannelLink,
@@ -587,7 +548,7 @@ impl Drop for Unheard<'_> {
 }
 
 /// Cancel-ok, for just this consumer.
-fn expect_cancel(tag: &ShortStr) -> Expect {
+pub(super) fn expect_cancel(tag: &ShortStr) -> Expect {
     Expect { reply: basic::CancelOk::ID, or: None, tag: Some(tag.clone()) }
 }
 

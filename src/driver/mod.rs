@@ -9,7 +9,8 @@
 pub(crate) mod budget;
 pub(crate) mod channel;
 pub(crate) mod dial;
-pub(crate) mod faults;
+mod farewell;
+mod faults;
 pub(crate) mod handshake;
 pub(crate) mod input;
 pub(crate) mod link;

@@ -1,0 +1,47 @@
+//! What a consumer that goes away leaves to be done.
+
+use super::channel::expect_cancel;
+use super::queue::{DeliveryQueue, End, Farewell};
+use super::shared::Shared;
+use crate::codec::generated::basic;
+use crate::mux::channel::Pending;
+use crate::mux::ids::ChannelKey;
+
+impl Shared {
+    /// Gives deliveries back that nobody has looked at: the server delivers them again.
+    pub(crate) fn give_back(&self, key: ChannelKey, tags: &[u64]) {
+        if tags.is_empty() {
+            return;
+        }
+        self.with(|session| {
+            for delivery_tag in tags {
+                let nack = basic::Nack { delivery_tag: *delivery_tag, multiple: false, requeue: true };
+                if session.send(key, &nack).is_err() {
+                    // the channel has ended, and with it the server takes all of them back
+                    break;
+                }
+            }
+        });
+    }
+
+    /// Does what a consumer that goes away must still do.
+    pub(crate) fn farewell(&self, key: ChannelKey, farewell: Farewell) {
+        match farewell {
+            Farewell::Wait => {}
+            Farewell::GiveBack(tags) => self.give_back(key, &tags),
+            Farewell::Cancel(consumer_tag) => {
+                let expect = expect_cancel(&consumer_tag);
+                let method = basic::Cancel { consumer_tag, no_wait: false };
+                // refused: the channel has ended, and the consumer with it
+                let pending = Pending { expect, waiter: None, consumer: None };
+                let _refused = self.with(|session| session.call(key, &method, pending));
+            }
+        }
+    }
+
+    /// Ends a consumer's stream.
+    pub(crate) fn end_consumer(&self, queue: &DeliveryQueue, end: End) {
+        let left = queue.end(end);
+        self.give_back(queue.channel(), &left);
+    }
+}
