@@ -271,7 +271,11 @@ impl Socket<'_> {
             _ if self.state.end.is_some() => Some(self.since + PATIENCE),
             Phase::Closing => Some(self.since + PATIENCE),
             Phase::Open if twice.is_zero() => None,
-            Phase::Open => self.state.reading.then(|| self.last_read + twice),
+            Phase::Open if self.state.reading => Some(self.last_read + twice),
+            // what it says is not read before it has read: one that has vanished must go all the same
+            Phase::Open => {
+                (self.written < self.output.len()).then(|| self.last_written + twice.max(PATIENCE))
+            }
             _ => self.since.checked_add(self.handshake_timeout),
         }
     }

@@ -202,6 +202,11 @@ impl Consumer {
         async move { channel.link.cancel(&tag).await }
     }
 
+    /// As [`cancel`](Self::cancel), without waiting for the answer, nor for the channel's turn.
+    pub(crate) fn cancel_now(&self) {
+        self.channel.link.cancel_now(&self.tag);
+    }
+
     /// Whether nothing more will come.
     pub(crate) fn has_ended(&self) -> bool {
         self.queue.has_ended()

@@ -200,7 +200,7 @@ impl Delivery {
     /// The work is done: the server may forget the message.
     ///
     /// # Errors
-    /// If the channel has ended; on a robust connection only if that is for good.
+    /// If the channel has ended; on a robust connection only if the user has closed it.
     pub fn ack(self) -> Result<Settled> {
         self.acker.ack(false)
     }
@@ -208,7 +208,7 @@ impl Delivery {
     /// Acknowledges this message and all before it on the channel that are not acknowledged.
     ///
     /// # Errors
-    /// If the channel has ended; on a robust connection only if that is for good.
+    /// If the channel has ended; on a robust connection only if the user has closed it.
     pub fn ack_multiple(self) -> Result<Settled> {
         self.acker.ack(true)
     }
@@ -217,7 +217,7 @@ impl Delivery {
     /// dead-lettered.
     ///
     /// # Errors
-    /// If the channel has ended; on a robust connection only if that is for good.
+    /// If the channel has ended; on a robust connection only if the user has closed it.
     pub fn nack(self, requeue: bool) -> Result<Settled> {
         self.acker.nack(false, requeue)
     }
@@ -226,7 +226,7 @@ impl Delivery {
     /// acknowledged.
     ///
     /// # Errors
-    /// If the channel has ended; on a robust connection only if that is for good.
+    /// If the channel has ended; on a robust connection only if the user has closed it.
     pub fn nack_multiple(self, requeue: bool) -> Result<Settled> {
         self.acker.nack(true, requeue)
     }
@@ -236,7 +236,7 @@ impl Delivery {
     /// only a reject counts towards the delivery limit.
     ///
     /// # Errors
-    /// If the channel has ended; on a robust connection only if that is for good.
+    /// If the channel has ended; on a robust connection only if the user has closed it.
     pub fn reject(self, requeue: bool) -> Result<Settled> {
         self.acker.reject(requeue)
     }

@@ -1,16 +1,17 @@
 //! Routing keys of messages.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use bytes::Bytes;
 
 use crate::codec::ShortStr;
 
 /// A routing key to publish with: at most 255 bytes. Borrowed keys cost nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct RoutingKey<'a>(Key<'a>);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 enum Key<'a> {
     Borrowed(&'a [u8]),
     Owned(Bytes),
@@ -31,6 +32,12 @@ impl RoutingKey<'_> {
             Key::Borrowed(key) => Bytes::copy_from_slice(key),
             Key::Owned(key) => key.clone(),
         }))
+    }
+}
+
+impl fmt::Debug for RoutingKey<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&String::from_utf8_lossy(self.as_bytes()), f)
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
 use super::link::Link;
-use super::queue::{DeliveryQueue, End};
+use super::queue::{DeliveryQueue, End, Farewell};
 use super::returns::Returns;
 use super::shared::{Shared, Urgency};
 use super::waiters::{Answer, Driver, ReplyWaiter};
@@ -169,6 +169,11 @@ impl ChannelLink {
         let answer = self
             .start(turn, expect_cancel(tag), |session, key, pending| session.call(key, &method, pending))?;
         self.await_answer(answer).await.map(drop)
+    }
+
+    /// Sends `basic.cancel` at once; nobody waits for its answer.
+    pub(crate) fn cancel_now(&self, tag: &ShortStr) {
+        self.shared().farewell(self.state.key, Farewell::Cancel(tag.clone()));
     }
 
     /// Sends `basic.get`. `None`: the queue is empty.

@@ -62,13 +62,15 @@ impl Input {
         let free = self.spares.iter_mut().position(|spare| spare.try_reclaim(needed));
         let mut fresh = match free {
             Some(at) => self.spares.swap_remove(at),
-            None => BytesMut::with_capacity(needed),
+            // with room for what is left of a read, which moves along
+            None => BytesMut::with_capacity(needed.max(self.size + self.size / 4)),
         };
-        self.held = fresh.capacity();
+        let held = std::mem::replace(&mut self.held, fresh.capacity());
         fresh.extend_from_slice(&self.bytes);
         let mut old = std::mem::replace(&mut self.bytes, fresh);
         old.clear();
-        if self.size > LEAST && self.spares.len() < SPARES {
+        // one that has become too small is of no use any more
+        if self.size > LEAST && held >= self.size && self.spares.len() < SPARES {
             self.spares.push(old);
         }
     }

@@ -53,7 +53,11 @@ impl Link {
         for at in addresses {
             match Self::connect_to(address, at, hello.clone(), limits).await {
                 // behind another address there may be one that answers
-                Err(error) if error.origin() == Origin::Network => last = Some(error),
+                Err(error)
+                    if error.origin() == Origin::Network || error.kind() == ErrorKind::HandshakeTimeout =>
+                {
+                    last = Some(error);
+                }
                 connected => return connected,
             }
         }

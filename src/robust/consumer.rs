@@ -17,6 +17,7 @@ use super::restore::Restore;
 use super::revive::revive;
 use super::shared::detached;
 use super::topology::ConsumerKey;
+use crate::client::carrier::BoxFuture;
 use crate::client::carrier::private::{Deliveries, Operations};
 use crate::client::consumer::ConsumeSpec;
 use crate::client::{Channel as PlainChannel, Consumer as Plain, Delivery};
@@ -149,36 +150,71 @@ impl ConsumerInner {
     /// Its channel ends for good, and what runs for it elsewhere than on the `main` plain channel, which ends by itself. What
     /// has come and needs no ack can still be taken.
     pub(super) fn stop(&self, error: Option<Error>, main: Option<&PlainChannel>) {
-        let (running, gone) = {
+        let (running, gone, waker) = {
             let mut slot = self.lock();
+            // under the same lock, so that nothing is started for it any more
+            slot.end.get_or_insert(error.map_or(End::Quiet, End::Told));
             let running: Vec<_> = slot.sources.iter().map(Plain::channel).collect();
-            (running, slot.link_lost())
+            (running, slot.link_lost(), slot.wake())
         };
         for channel in running.iter().filter(|channel| !main.is_some_and(|main| main.is_same(channel))) {
             channel.close_now();
         }
         drop(gone);
-        self.end(error);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
     /// Cancels what runs at the server. What has come and needs no ack can still be taken; all else goes back.
     pub(super) async fn cancel_sources(&self) -> Result<()> {
-        let (cancelling, gone) = {
-            let mut slot = self.lock();
-            let cancelling: Vec<_> = slot.sources.iter().map(Plain::cancelling).collect();
-            (cancelling, slot.link_lost())
-        };
-        for cancelled in cancelling {
-            timed_out(cancelled.await)?;
-        }
-        // it gives back what nobody has seen
-        drop(gone);
-        Ok(())
+        let running = self.running();
+        // dropped, they give back what nobody has seen
+        let _gone = self.lock().link_lost();
+        running.cancel().await
+    }
+
+    /// What runs for it at the server, to be cancelled.
+    fn running(&self) -> Running<'_> {
+        let running = self
+            .lock()
+            .sources
+            .iter()
+            .filter(|source| !source.has_ended())
+            .map(|source| Box::pin(source.cancelling()) as BoxFuture<'static, _>)
+            .collect();
+        Running { consumer: self, cancelling: running }
     }
 
     /// Takes the plain consumers out, to stop them.
     pub(super) fn take(&self) -> VecDeque<Plain> {
         std::mem::take(&mut self.lock().sources)
+    }
+}
+
+/// Consumers at the server that are being cancelled: also if nobody waits for that, or in vain.
+struct Running<'a> {
+    consumer: &'a ConsumerInner,
+    cancelling: Vec<BoxFuture<'static, Result<()>>>,
+}
+
+impl Running<'_> {
+    async fn cancel(mut self) -> Result<()> {
+        while let Some(cancelling) = self.cancelling.last_mut() {
+            let cancelled = cancelling.await;
+            timed_out(cancelled)?;
+            self.cancelling.pop();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if !self.cancelling.is_empty() {
+            let slot = self.consumer.lock();
+            slot.sources.iter().filter(|source| !source.has_ended()).for_each(Plain::cancel_now);
+        }
     }
 }
 
@@ -252,10 +288,11 @@ impl ChannelInner {
     }
 
     async fn start_again(&self, live: &Live, consumer: &ConsumerInner) -> Result<Plain> {
-        if let Some((link, _)) = self.shared().link() {
-            // an auto-delete queue went with its last consumer, if that was this one
+        let queue = self.spec(consumer).method.queue;
+        let is_auto_delete = self.shared().lock().topology.is_auto_delete(&queue);
+        if let Some((link, _)) = self.shared().link().filter(|_| is_auto_delete) {
+            // it went with its last consumer, if that was this one
             let refused = Restore::auto_delete(self.shared(), &link).await?;
-            let queue = self.spec(consumer).method.queue;
             let is_meant =
                 |refused: &Unrestored| matches!(&refused.entity, Entity::Queue { name } if *name == queue);
             if let Some(refused) = refused.into_iter().find(is_meant) {
@@ -334,11 +371,7 @@ impl Consumer {
     pub async fn cancel(&mut self) -> Result<()> {
         self.channel.inner.forget_consumer(&self.inner);
         self.inner.end(None);
-        let cancelling: Vec<_> = self.inner.lock().sources.iter().map(Plain::cancelling).collect();
-        for cancelled in cancelling {
-            timed_out(cancelled.await)?;
-        }
-        Ok(())
+        self.inner.running().cancel().await
     }
 
     /// Cancels the consumer at the server until [`resume`](Self::resume), also across losses. What has come and was not

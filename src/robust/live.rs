@@ -1,5 +1,6 @@
 //! The plain channel behind a robust one: waiting for it, and its end.
 
+use std::sync::Weak;
 use std::task::Waker;
 
 use tokio::time::Instant;
@@ -127,17 +128,23 @@ impl ChannelInner {
                 Phase::Down(_) | Phase::Ended(_) => None,
             };
             core.generation += 1;
-            if let Some(plain) = &main
-                && let Err(failure) = plain.take_failure()
-            {
-                core.failure.get_or_insert(failure);
+            if let Some(plain) = &main {
+                if let Err(failure) = plain.take_failure() {
+                    core.failure.get_or_insert(failure);
+                }
+                if !self.retains && plain.has_unheard() {
+                    core.failure.get_or_insert_with(|| error.clone());
+                }
             }
             let given_up = core.unconfirmed.end(error);
             if given_up.any {
                 core.failure.get_or_insert_with(|| error.clone());
             }
             self.shared().release(core.unconfirmed.take_spare());
-            (main, given_up, std::mem::take(&mut core.consumers))
+            let cancelled = std::mem::take(&mut core.cancelled);
+            let mut consumers = std::mem::take(&mut core.consumers);
+            consumers.extend(cancelled.iter().filter_map(Weak::upgrade));
+            (main, given_up, consumers)
         };
         for consumer in consumers {
             // after a close by the user streams just end

@@ -80,18 +80,14 @@ impl ChannelInner {
         message: &mut Message,
     ) -> Result<Confirm> {
         let mut patience = None;
-        let mut renamed = None;
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
             // both listen before the message is tried again, so that no wake is missed
             let plain = self.live_now().ok().map(|live| live.plain);
             let credit = plain.as_ref().map(Plain::credit);
-            let tried = match &renamed {
-                Some(name) => {
-                    let routing_key = RoutingKey::clone(name);
-                    self.attempt(&Outbound { routing_key, ..*outbound }, message)
-                }
+            let tried = match self.renamed(outbound, message) {
+                Some(routing_key) => self.attempt(&Outbound { routing_key, ..*outbound }, message),
                 None => self.attempt(outbound, message),
             };
             match tried {
@@ -114,7 +110,6 @@ impl ChannelInner {
                     if before(deadline, changed).await.is_none() {
                         return Err(out_of_time(Some(why)));
                     }
-                    renamed = self.renamed(outbound);
                 }
                 Err(Refused::Credit(tried)) => {
                     // another one than was listened to: it is tried again
@@ -196,13 +191,19 @@ impl ChannelInner {
         spare
     }
 
-    /// A server-named queue may have got another name while a message to it waited.
-    fn renamed(&self, outbound: &Outbound<'_>) -> Option<RoutingKey<'static>> {
+    /// A server-named queue may have got another name while a message to it, or one whose reply is to go there, waited.
+    fn renamed(&self, outbound: &Outbound<'_>, message: &mut Message) -> Option<RoutingKey<'static>> {
+        let topology = &self.shared().lock().topology;
+        if let Some(reply_to) = &message.properties().reply_to
+            && topology.current(reply_to) != reply_to
+        {
+            message.properties_mut().reply_to = Some(topology.current(reply_to).clone());
+        }
         if !outbound.exchange.is_empty() {
             return None;
         }
         let name = ShortStr::try_from(outbound.routing_key.as_bytes()).ok()?;
-        Some(self.shared().lock().topology.current(&name).clone().into())
+        Some(topology.current(&name).clone().into())
     }
 
     /// Asks what became of a message that is kept.
@@ -247,7 +248,12 @@ impl ChannelInner {
             changed.as_mut().enable();
             match self.unsettled(last) {
                 Unsettled::Nothing => return Ok(()),
-                Unsettled::Elsewhere(plain) => return plain.wait_for_confirms().await,
+                Unsettled::Elsewhere(plain) => match plain.wait_for_confirms().await {
+                    Err(error) if plain.is_open() => return Err(error),
+                    Ok(()) => return Ok(()),
+                    // it has ended: what that left to tell is about to be known
+                    Err(_) => changed.await,
+                },
                 Unsettled::Number(plain, number) => tokio::select! {
                     // an error: it has ended, and the supervisor will tell
                     Ok(()) = plain.settled(number) => {}

@@ -59,8 +59,11 @@ impl Refused {
             }
             let spec = channel.spec(consumer);
             if let Some(error) = lessons.against(&entity(&spec)) {
+                // one that was not answered closes nothing
+                if error.kind() != ErrorKind::Timeout {
+                    self.poison.insert(consumer.id);
+                }
                 self.note(consumer, &spec, error);
-                self.poison.insert(consumer.id);
                 continue;
             }
             match plain.consume(spec.clone()).await {

@@ -38,6 +38,8 @@ const PASSES: u32 = 8;
 pub(super) struct Lessons {
     /// Something closed the whole connection, or was not answered: one request after the other, to see which it is.
     one_by_one: bool,
+    /// What was not answered last.
+    unanswered: Option<Entity>,
     /// What did.
     poison: HashMap<Entity, Error>,
 }
@@ -49,14 +51,16 @@ impl Lessons {
     }
 
     /// The link was lost while this request was under way, perhaps because of it; or it was not answered, which is to
-    /// blame the second time, since a link that has fallen silent answers nothing.
+    /// blame the second time in a row, since a link that has fallen silent answers nothing.
     pub(super) fn learn(&mut self, entity: Entity, request: MethodId, error: &Error) {
         let closed = error.kind() == ErrorKind::ConnectionClosed && error.method() == Some(request);
         let unanswered = error.kind() == ErrorKind::Timeout;
-        if closed || (unanswered && self.one_by_one) {
-            self.poison.insert(entity, error.clone());
-        }
         self.one_by_one |= unanswered;
+        if closed || (unanswered && self.unanswered.as_ref() == Some(&entity)) {
+            self.poison.insert(entity, error.clone());
+        } else if unanswered {
+            self.unanswered = Some(entity);
+        }
     }
 
     /// As [`learn`](Self::learn), of several requests.
@@ -131,7 +135,7 @@ impl<'a> Restore<'a> {
         let mut restore = Restore::new(shared, link, &mut lessons);
         restore.extent = Extent::AutoDelete;
         restore.topology().await?;
-        Ok(restore.finish())
+        restore.finish().await
     }
 
     /// Declares everything that is recorded. An error: the link is lost, or does not answer.
@@ -191,9 +195,12 @@ impl<'a> Restore<'a> {
         self.all(binds.collect(), |bind| queue::Bind { no_wait: true, ..bind }).await
     }
 
-    /// What was refused.
-    pub(super) fn finish(self) -> Vec<Unrestored> {
-        self.unrestored
+    /// What was refused. The scratch channel is closed, and not in the background: its number may be needed.
+    pub(super) async fn finish(self) -> Result<Vec<Unrestored>> {
+        if let Some(scratch) = self.scratch.filter(Plain::is_open) {
+            scratch.close().await?;
+        }
+        Ok(self.unrestored)
     }
 
     async fn queues(&mut self) -> Result<()> {
@@ -210,13 +217,14 @@ impl<'a> Restore<'a> {
             (Entity::Queue { name }, declare)
         });
         self.all(named.collect(), |declare| queue::Declare { no_wait: true, ..declare }).await?;
-        if self.passes > 0 {
-            return Ok(());
-        }
         if self.extent == Extent::AutoDelete {
+            // each is asked for first, also when it has just gone
             for RecordedQueue { declare, .. } in server_named {
                 self.server_named(declare).await?;
             }
+            return Ok(());
+        }
+        if self.passes > 0 {
             return Ok(());
         }
         let exclusive = server_named.iter().map(|queue| &queue.declare).filter(|declare| declare.exclusive);

@@ -59,7 +59,9 @@ async fn start(
     link: &crate::client::Connection,
     declare: bool,
 ) -> Result<crate::client::Consumer> {
-    Restore::auto_delete(channel.shared(), link).await?;
+    if declare {
+        Restore::auto_delete(channel.shared(), link).await?;
+    }
     let plain = open(channel.shared(), link, false).await?;
     let spec = channel.spec(consumer);
     if declare {

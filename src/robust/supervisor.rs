@@ -306,8 +306,7 @@ impl Outage {
         let unfinished = Unfinished(Some(link));
         let mut restore = Restore::new(shared, link, &mut self.lessons);
         restore.topology().await?;
-        // with it goes its scratch channel, whose number may be needed
-        let mut unrestored = restore.finish();
+        let mut unrestored = restore.finish().await?;
         let mut channels = Channels::default();
         let mut restored = channels.reopen(shared, link, &mut self.lessons).await;
         if restored.is_ok() && !link.is_open() {

@@ -79,6 +79,11 @@ impl Topology {
         self.exchanges.get(name)
     }
 
+    /// Whether a queue was declared that goes with its last consumer.
+    pub(super) fn is_auto_delete(&self, queue: &ShortStr) -> bool {
+        self.queue(queue).is_some_and(|queue| queue.declare.auto_delete)
+    }
+
     /// Whether the broker may remove something by itself.
     pub(super) fn has_auto_delete(&self) -> bool {
         self.queues().any(|queue| queue.declare.auto_delete) || self.exchanges().any(|it| it.auto_delete)

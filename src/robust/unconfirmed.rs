@@ -255,7 +255,8 @@ impl Unconfirmed {
         let meant: Vec<_> =
             entries.iter().map(|entry| self.routes.get_mut(entry.sequence).is_some_and(is_meant)).collect();
         // a text that names none of them, or is cut short: then it may be any
-        let any = !meant.contains(&true);
+        let named = error.scope() != Scope::Channel && text.contains("exchange '");
+        let any = !named && !meant.contains(&true);
         for (entry, meant) in entries.into_iter().zip(meant) {
             if meant || any {
                 self.fail(&entry, error, &mut given_up);

@@ -112,14 +112,14 @@ fn a_close_also_ends_a_consumer_that_was_started_elsewhere() {
         let robust = Through::new().await;
         let channel = robust.connection.channel().await.unwrap();
         let queue = channel.declare_queue(t.name()).await.unwrap();
-        let mut deliveries = queue.consume().await.unwrap();
+        let mut deliveries = queue.consume().no_ack().await.unwrap();
         let plain = t.connect().await.channel().await.unwrap();
         // the server cancels it, and it comes back on a channel of its own
         plain.queue(queue.name()).unwrap().delete().await.unwrap();
         let declared = plain.declare_queue(queue.name()).await.unwrap();
         let back = async {
             plain.default_exchange().publish(queue.name(), "1").await.unwrap();
-            deliveries.next().await.unwrap().unwrap().ack().unwrap();
+            deliveries.next().await.unwrap().unwrap();
         };
         soon(back).await;
         soon(channel.close()).await.unwrap();

@@ -269,9 +269,10 @@ fn every_drain_waits_also_for_what_was_got() {
             let connection = robust.connection.clone();
             tokio::spawn(async move { connection.drain(Duration::from_secs(10)).await })
         };
+        let mut deliveries = queue.consume().await.unwrap();
         let (one, two) = (drain(), drain());
-        // answered, so both have had their time
-        channel.qos(1).await.unwrap();
+        // they have begun
+        assert!(soon(deliveries.next()).await.is_none());
         assert!(!one.is_finished() && !two.is_finished());
         delivery.ack().unwrap();
         soon(one).await.unwrap().unwrap();
@@ -306,6 +307,35 @@ fn what_needs_no_ack_outlives_a_pause_and_a_drain() {
         for number in ["2", "3"] {
             assert_eq!(soon(deliveries.next()).await.unwrap().unwrap().body_str(), Some(number));
         }
+        assert!(soon(deliveries.next()).await.is_none());
+    });
+}
+
+#[test]
+fn a_cancel_that_nobody_waits_for_ends_the_consumer() {
+    test(async |t| {
+        let robust = Through::new().await;
+        let channel = robust.connection.channel().await.unwrap();
+        let queue = channel.declare_queue(t.name()).await.unwrap();
+        for no_ack in [false, true] {
+            let consume = queue.consume();
+            let mut deliveries = if no_ack { consume.no_ack().await } else { consume.await }.unwrap();
+            drop(tokio::time::timeout(Duration::ZERO, deliveries.cancel()).await);
+            assert!(soon(deliveries.next()).await.is_none());
+        }
+    });
+}
+
+#[test]
+fn a_drain_does_not_wait_for_a_cancelled_consumer_of_a_closed_channel() {
+    test(async |t| {
+        let robust = Through::new().await;
+        let channel = robust.connection.channel().await.unwrap();
+        let queue = channel.declare_queue(t.name()).await.unwrap();
+        let mut deliveries = queue.consume().await.unwrap();
+        deliveries.cancel().await.unwrap();
+        channel.close().await.unwrap();
+        soon(robust.connection.drain(Duration::from_secs(10))).await.unwrap();
         assert!(soon(deliveries.next()).await.is_none());
     });
 }

@@ -244,14 +244,12 @@ fn a_message_that_waits_in_an_outage_follows_its_queue_to_the_new_name() {
         robust.relay.cut();
         robust.lost().await;
         let exchange = channel.default_exchange();
-        let publishing = tokio::spawn({
-            let old = old.clone();
-            async move { exchange.publish(&old, "1").mandatory().await }
-        });
+        let mut publishing = Box::pin(exchange.publish(&old, "1").mandatory());
+        assert!(tokio::time::timeout(Duration::from_millis(1), &mut publishing).await.is_err(), "it waits");
         robust.relay.accept().await.unwrap();
         robust.restored().await;
         assert_ne!(*queue.name(), old);
-        soon(publishing).await.unwrap().unwrap();
+        soon(publishing).await.unwrap();
         assert_eq!(soon(deliveries.next()).await.unwrap().unwrap().body_str(), Some("1"));
     });
 }

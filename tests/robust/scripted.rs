@@ -354,7 +354,7 @@ fn a_returned_message_whose_ack_was_lost_is_not_published_again() {
 fn a_queue_that_is_never_declared_is_told_and_the_rest_goes_on() {
     test(async |_| {
         let listener = Listener::bind().await;
-        let options = listener.options().rpc_timeout(Duration::from_millis(300)).robust();
+        let options = listener.options().rpc_timeout(Duration::from_secs(2)).robust();
         let (connection, mut server) = both(options.connect(), again(&listener)).await;
         let connection = connection.unwrap();
         let mut events = connection.events();
