@@ -119,7 +119,7 @@ fn a_close_also_ends_a_consumer_that_was_started_elsewhere() {
         let declared = plain.declare_queue(queue.name()).await.unwrap();
         let back = async {
             plain.default_exchange().publish(queue.name(), "1").await.unwrap();
-            deliveries.next().await.unwrap().unwrap();
+            drop(deliveries.next().await.unwrap().unwrap());
         };
         soon(back).await;
         soon(channel.close()).await.unwrap();

@@ -320,7 +320,7 @@ fn a_cancel_that_nobody_waits_for_ends_the_consumer() {
         for no_ack in [false, true] {
             let consume = queue.consume();
             let mut deliveries = if no_ack { consume.no_ack().await } else { consume.await }.unwrap();
-            drop(tokio::time::timeout(Duration::ZERO, deliveries.cancel()).await);
+            drop(timeout(Duration::ZERO, deliveries.cancel()).await);
             assert!(soon(deliveries.next()).await.is_none());
         }
     });
