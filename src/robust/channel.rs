@@ -73,6 +73,8 @@ pub(super) struct Core {
     pub pace: Pace,
     /// As set by [`Channel::qos`].
     pub prefetch: Option<u16>,
+    /// The limit for the whole channel, where that was set by a raw call.
+    pub prefetch_global: Option<u16>,
     /// The queue that was declared last.
     pub last_queue: ShortStr,
     pub consumers: Vec<Arc<ConsumerInner>>,
@@ -171,6 +173,7 @@ impl ChannelInner {
                 since: Instant::now(),
                 pace: Pace::new(handle.shared.options().backoff),
                 prefetch: None,
+                prefetch_global: None,
                 last_queue: ShortStr::empty(),
                 consumers: Vec::new(),
                 cancelled: Vec::new(),
@@ -274,10 +277,10 @@ impl ChannelInner {
         if let Some(ok) = reply.and_then(|reply| reply.downcast_ref::<queue::DeclareOk>()) {
             self.lock().last_queue = ok.queue.detach();
         }
-        if let Method::BasicQos(qos) = &request
-            && !qos.global
-        {
-            self.lock().prefetch = Some(qos.prefetch_count);
+        if let Method::BasicQos(qos) = &request {
+            let mut core = self.lock();
+            let limit = if qos.global { &mut core.prefetch_global } else { &mut core.prefetch };
+            *limit = Some(qos.prefetch_count);
         }
         record(&mut state.topology, request, reply);
         true

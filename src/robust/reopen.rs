@@ -18,6 +18,7 @@ use super::unconfirmed::{GivenUp, Progress};
 use crate::client::{Channel as Plain, Connection as Link};
 use crate::codec::ShortStr;
 use crate::error::{Error, Result, Scope};
+use crate::protocol::basic;
 
 /// How often a channel is tried that the server closes again and again while it is restored.
 const TRIES: usize = 5;
@@ -68,12 +69,16 @@ impl Reopened {
         let mut refused = Refused::default();
         loop {
             let plain = open(channel.shared(), link, channel.confirms).await?;
-            let (prefetch, wanted) = {
+            let (prefetch, global, wanted) = {
                 let core = channel.lock();
-                (core.prefetch, core.consumers.clone())
+                (core.prefetch, core.prefetch_global, core.consumers.clone())
             };
             if let Some(prefetch) = prefetch {
                 plain.qos(prefetch).await?;
+            }
+            // after the other, which lifts it
+            if let Some(prefetch_count) = global {
+                plain.call(basic::Qos { prefetch_count, global: true, ..basic::Qos::default() }).await?;
             }
             let started = refused.start_others(channel, link, &plain, &wanted, lessons).await?;
             // without: those that were started went with the channel

@@ -388,3 +388,31 @@ fn a_queue_that_is_never_declared_is_told_and_the_rest_goes_on() {
         assert_eq!(unrestored[0].error.kind(), ErrorKind::Timeout);
     });
 }
+
+#[test]
+fn both_limits_of_a_channel_are_set_again() {
+    test(async |_| {
+        let (listener, mut server, connection) = connected(|options| options).await;
+        let channel = open(&mut server, &connection, 1).await;
+        let limits = [
+            basic::Qos { prefetch_count: 5, ..basic::Qos::default() },
+            basic::Qos { prefetch_count: 7, global: true, ..basic::Qos::default() },
+        ];
+        for limit in &limits {
+            let (set, ()) = both(channel.call(limit.clone()), async {
+                server.expect(1, limit.clone()).await;
+                server.send(1, basic::QosOk).await;
+            })
+            .await;
+            set.unwrap();
+        }
+        drop(server);
+        let mut server = again(&listener).await;
+        server.open_channel(1).await;
+        for limit in limits {
+            server.expect(1, limit).await;
+            server.send(1, basic::QosOk).await;
+        }
+        within("ready", connection.ready()).await.unwrap();
+    });
+}
