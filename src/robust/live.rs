@@ -97,13 +97,7 @@ impl ChannelInner {
     /// Sorts out what a plain channel that has ended leaves to be done again. Returns who is to be told that it is
     /// settled, or will not be done.
     pub(super) fn sort_out(&self, core: &mut Core, plain: &Plain, error: &Error) -> Vec<Waker> {
-        if let Err(failure) = plain.take_failure() {
-            core.failure.get_or_insert(failure);
-        }
-        // nobody publishes it again, and only `wait_for_confirms` can tell
-        if !self.retains && plain.has_unheard() {
-            core.failure.get_or_insert_with(|| error.clone());
-        }
+        self.keep_failure(core, plain, error);
         let mut wakers = core.unconfirmed.lost();
         if error.method() == Some(PUBLISH) {
             let given_up = core.unconfirmed.give_up(error);
@@ -114,6 +108,17 @@ impl ChannelInner {
         }
         self.shared().release(core.unconfirmed.take_spare());
         wakers
+    }
+
+    /// What only `wait_for_confirms` can tell of a plain channel that has ended: a failure that no `Confirm` told, and what was
+    /// under way without a `Confirm` where nobody publishes it again.
+    fn keep_failure(&self, core: &mut Core, plain: &Plain, error: &Error) {
+        if let Err(failure) = plain.take_failure() {
+            core.failure.get_or_insert(failure);
+        }
+        if !self.retains && plain.has_unheard() {
+            core.failure.get_or_insert_with(|| error.clone());
+        }
     }
 
     /// The channel ends for good. Returns the plain channel, if there was one.
@@ -129,12 +134,7 @@ impl ChannelInner {
             };
             core.generation += 1;
             if let Some(plain) = &main {
-                if let Err(failure) = plain.take_failure() {
-                    core.failure.get_or_insert(failure);
-                }
-                if !self.retains && plain.has_unheard() {
-                    core.failure.get_or_insert_with(|| error.clone());
-                }
+                self.keep_failure(&mut core, plain, error);
             }
             let given_up = core.unconfirmed.end(error);
             if given_up.any {
