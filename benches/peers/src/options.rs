@@ -16,9 +16,10 @@ in turn, against a null broker; or against the broker that the variable AMQP_URL
   --works a,b      only these: publish-16 publish-1k publish-64k publish-1m confirm-16 confirm-1k
                    confirm-each consume-16 consume-1k consume-64k consume-ack declare tasks-8
                    channels-8 both-16 idle-200
-  --clients x,y    only these: floor lepus lepus-ct lepus-robust amqprs lapin rabbitmq-c
-                   (lepus-ct: on a current-thread runtime; the others on two workers;
-                   lepus-robust: with a connection that outlives losses)
+  --clients x,y    only these: floor lepus lepus-main lepus-ct lepus-robust amqprs lapin rabbitmq-c
+                   (in a task of a runtime with two workers; lepus-main: in the main future, which is
+                   on a thread of its own; lepus-ct: on a current-thread runtime; lepus-robust: with
+                   a connection that outlives losses)
   --rounds N       how often everything is measured, the median counts; 3
   --seconds S      how long each measurement takes; 1
   --quick          one round of 0.1 s: to see that all of it still works

@@ -8,7 +8,7 @@ use crate::report::{number, of};
 use crate::run::Results;
 use crate::work::Work;
 
-const WIDTH: f64 = 930.0;
+const WIDTH: f64 = 1010.0;
 const LEFT: f64 = 380.0;
 const RIGHT: f64 = 80.0;
 const TOP: f64 = 56.0;
@@ -98,7 +98,7 @@ pub(crate) fn svg(options: &Options, results: &Results) -> String {
                 at + 14.0
             ),
         );
-        at += 85.0;
+        at += 78.0;
     }
     let height = y + 10.0;
     format!(
@@ -114,7 +114,8 @@ fn color(client: Client) -> &'static str {
     match client {
         Client::Floor => "#c9ced6",
         Client::Lepus => "#d9480f",
-        Client::LepusCurrentThread => "#f4a16f",
+        Client::LepusMain => "#e8763f",
+        Client::LepusCurrentThread => "#f7bd98",
         Client::LepusRobust => "#a8330a",
         Client::Amqprs => "#4c8bd6",
         Client::Lapin => "#8d6cc9",

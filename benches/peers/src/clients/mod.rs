@@ -34,8 +34,10 @@ mod robust {
 pub(crate) enum Client {
     /// No client at all: frames that were encoded beforehand.
     Floor,
-    /// lepus on a multi-thread runtime, as `#[tokio::main]` makes it.
+    /// lepus on a multi-thread runtime.
     Lepus,
+    /// lepus in the main future of `#[tokio::main]`, which no worker runs: what comes for it crosses threads.
+    LepusMain,
     /// lepus on a current-thread runtime.
     LepusCurrentThread,
     /// lepus with a connection that outlives losses.
@@ -47,9 +49,10 @@ pub(crate) enum Client {
 }
 
 /// All clients by their names.
-pub(crate) const ALL: [(Client, &str); 7] = [
+pub(crate) const ALL: [(Client, &str); 8] = [
     (Client::Floor, "floor"),
     (Client::Lepus, "lepus"),
+    (Client::LepusMain, "lepus-main"),
     (Client::LepusCurrentThread, "lepus-ct"),
     (Client::LepusRobust, "lepus-robust"),
     (Client::Amqprs, "amqprs"),
@@ -73,24 +76,31 @@ impl Client {
         match self {
             Self::Floor => !matches!(work, Work::Tasks | Work::Channels | Work::Idle),
             Self::RabbitmqC => !matches!(work, Work::Tasks | Work::Channels | Work::Both),
-            Self::Lepus | Self::LepusCurrentThread | Self::LepusRobust | Self::Amqprs | Self::Lapin => true,
+            Self::Lepus | Self::LepusMain | Self::LepusCurrentThread | Self::LepusRobust => true,
+            Self::Amqprs | Self::Lapin => true,
         }
     }
 
-    /// Does the work in this process.
+    /// Does the work in this process: in a task, as a service does, unless the client's name says otherwise.
     pub(crate) fn run(self, job: &Job) -> Result<Sample> {
+        let own = job.clone();
         match self {
             Self::Floor => floor::run(job),
-            Self::Lepus => multi_thread()?.block_on(plain::run(job)),
+            Self::Lepus => in_task(async move { plain::run(&own).await }),
+            Self::LepusMain => multi_thread()?.block_on(plain::run(job)),
             Self::LepusCurrentThread => {
                 Builder::new_current_thread().enable_all().build()?.block_on(plain::run(job))
             }
-            Self::LepusRobust => multi_thread()?.block_on(robust::run(job)),
-            Self::Amqprs => multi_thread()?.block_on(amqprs::run(job)),
-            Self::Lapin => multi_thread()?.block_on(lapin::run(job)),
+            Self::LepusRobust => in_task(async move { robust::run(&own).await }),
+            Self::Amqprs => in_task(async move { amqprs::run(&own).await }),
+            Self::Lapin => in_task(async move { lapin::run(&own).await }),
             Self::RabbitmqC => Err("librabbitmq has a program of its own".into()),
         }
     }
+}
+
+fn in_task(work: impl Future<Output = Result<Sample>> + Send + 'static) -> Result<Sample> {
+    multi_thread()?.block_on(async { tokio::spawn(work).await? })
 }
 
 /// As `#[tokio::main]` on a machine with two cores.
