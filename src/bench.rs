@@ -101,8 +101,7 @@ impl Incoming {
         let cut = Cutter::agreed(AGREED.frame_max).cut(input);
         let (mut frames, mut deliveries) = (cut.frames.frames(), 0);
         while let Some(frame) = frames.next() {
-            let received = self.inbound.receive(frame, &mut frames);
-            deliveries += usize::from(matches!(received, Ok(Received::Delivery { .. })));
+            deliveries += usize::from(self.inbound.deliver_whole(&frame, &mut frames).is_some());
         }
         deliveries
     }

@@ -415,8 +415,8 @@ impl Operations for Channel {
 
     async fn get(&self, method: basic::Get) -> Result<Option<Delivery>> {
         let delivery = self.inner.link.get(&method).await?;
-        let acks = || Arc::new(Acks::new(Arc::clone(&self.inner)));
-        Ok(delivery.map(|delivery| Delivery::new(delivery, &acks(), method.no_ack)))
+        let acks = || Arc::new(Acks::new(Arc::clone(&self.inner), method.no_ack));
+        Ok(delivery.map(|delivery| Delivery::new(delivery, &acks())))
     }
 
     #[inline]

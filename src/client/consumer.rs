@@ -158,14 +158,14 @@ pub struct Consumer {
 
 impl Consumer {
     pub(super) fn new(channel: Arc<ChannelInner>, queue: Arc<DeliveryQueue>) -> Self {
-        let acks = Arc::new(Acks::new(Arc::clone(&channel)));
+        let acks = Arc::new(Acks::new(Arc::clone(&channel), queue.no_ack()));
         Self { channel, tag: queue.tag(), queue, taken: VecDeque::new(), acks, done: false }
     }
 
     /// The token is dropped once this consumer and all that it has delivered are gone. For a consumer
     /// that has delivered nothing.
     pub(crate) fn hold(&mut self, token: Token) {
-        self.acks = Arc::new(Acks::holding(Arc::clone(&self.channel), token));
+        self.acks = Arc::new(self.acks.holding(token));
     }
 
     /// The consumer's tag, also if the server made it up.
@@ -180,8 +180,10 @@ impl Consumer {
     ///
     /// # Cancel safety
     /// Cancel safe: no delivery is lost.
-    pub async fn next(&mut self) -> Option<Result<Delivery>> {
-        std::future::poll_fn(|context| self.poll_delivery(context)).await
+    #[expect(clippy::should_implement_trait, reason = "it is awaited, as the `next` of every stream")]
+    #[inline]
+    pub fn next(&mut self) -> impl Future<Output = Option<Result<Delivery>>> + Send {
+        std::future::poll_fn(|context| self.poll_delivery(context))
     }
 
     /// Cancels the consumer: the server sends no more. What has come already can still be taken from the
@@ -233,26 +235,34 @@ impl Consumer {
         !self.queue.no_ack()
     }
 
+    #[inline]
     pub(crate) fn poll_delivery(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
-        if self.taken.is_empty() {
-            if self.done {
-                return Poll::Ready(None);
-            }
-            if let Err(end) = ready!(self.channel.link.poll_take(&self.queue, &mut self.taken, context)) {
-                self.done = true;
-                return Poll::Ready(match end {
-                    End::Cancelled => None,
-                    End::CancelledByServer => {
-                        let text = "the server cancelled the consumer";
-                        Some(Err(Error::new(ErrorKind::ConsumerCancelled, text)))
-                    }
-                    End::Failed(error) if error.kind() == ErrorKind::Closed => None,
-                    End::Failed(error) => Some(Err(error)),
-                });
-            }
+        if self.taken.is_empty()
+            && let Err(end) = ready!(self.poll_take(context))
+        {
+            return Poll::Ready(end.map(Err));
         }
         let delivery = self.taken.pop_front();
-        Poll::Ready(delivery.map(|raw| Ok(Delivery::new(raw, &self.acks, self.queue.no_ack()))))
+        Poll::Ready(delivery.map(|raw| Ok(Delivery::new(raw, &self.acks))))
+    }
+
+    /// Takes what waits. `Err`: nothing more will come, and why, if that is to be told.
+    fn poll_take(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Option<Error>>> {
+        if self.done {
+            return Poll::Ready(Err(None));
+        }
+        let taken = ready!(self.channel.link.poll_take(&self.queue, &mut self.taken, context));
+        Poll::Ready(taken.map_err(|end| {
+            self.done = true;
+            match end {
+                End::Cancelled => None,
+                End::CancelledByServer => {
+                    Some(Error::new(ErrorKind::ConsumerCancelled, "the server cancelled the consumer"))
+                }
+                End::Failed(error) if error.kind() == ErrorKind::Closed => None,
+                End::Failed(error) => Some(error),
+            }
+        }))
     }
 }
 

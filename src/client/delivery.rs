@@ -72,12 +72,12 @@ impl Incoming {
 
     /// Whether it was delivered before, to anybody, and not acknowledged.
     pub fn redelivered(&self) -> bool {
-        self.raw.redelivered
+        self.raw.redelivered()
     }
 
     /// How many messages were left in the queue, after [`Queue::get`](super::Queue::get); otherwise 0.
     pub fn message_count(&self) -> u32 {
-        self.raw.message_count
+        self.raw.message_count()
     }
 
     /// The properties, with the headers. They are read each time this is called.
@@ -144,12 +144,14 @@ impl fmt::Debug for Incoming {
 #[must_use = "an unacknowledged message is delivered again when the channel ends"]
 pub struct Delivery {
     incoming: Incoming,
-    acker: Acker,
+    acks: Arc<Acks>,
 }
 
 /// Where the acks of one consumer go. It lives as long as the consumer and all that it has delivered.
 pub(super) struct Acks {
     channel: Arc<ChannelInner>,
+    /// Deliveries need no acks.
+    no_ack: bool,
     _token: Option<Token>,
 }
 
@@ -157,12 +159,27 @@ pub(super) struct Acks {
 pub(crate) type Token = Box<dyn Send + Sync>;
 
 impl Acks {
-    pub(super) fn new(channel: Arc<ChannelInner>) -> Self {
-        Self { channel, _token: None }
+    pub(super) fn new(channel: Arc<ChannelInner>, no_ack: bool) -> Self {
+        Self { channel, no_ack, _token: None }
     }
 
-    pub(super) fn holding(channel: Arc<ChannelInner>, token: Token) -> Self {
-        Self { channel, _token: Some(token) }
+    /// The same, until the token may be dropped.
+    pub(super) fn holding(&self, token: Token) -> Self {
+        Self { channel: Arc::clone(&self.channel), no_ack: self.no_ack, _token: Some(token) }
+    }
+
+    fn send<M: Arguments>(&self, method: &M) -> Result<Settled> {
+        if self.no_ack {
+            return Err(Error::new(ErrorKind::Argument, "the consumer was started without acks"));
+        }
+        match (self.channel.link.send(method), &self.channel.stale) {
+            (Ok(()), _) => Ok(Settled::Sent),
+            (Err(error), Some(counter)) if error.kind() != ErrorKind::Closed => {
+                counter.fetch_add(1, Ordering::Relaxed);
+                Ok(Settled::Stale)
+            }
+            (Err(error), _) => Err(error),
+        }
     }
 }
 
@@ -182,19 +199,17 @@ pub enum Settled {
 pub(super) struct Acker {
     acks: Arc<Acks>,
     delivery_tag: u64,
-    no_ack: bool,
 }
 
 impl Delivery {
     /// The token is dropped once this delivery is gone.
     pub(crate) fn hold(&mut self, token: Token) {
-        let channel = Arc::clone(&self.acker.acks.channel);
-        self.acker.acks = Arc::new(Acks::holding(channel, token));
+        self.acks = Arc::new(self.acks.holding(token));
     }
 
-    pub(super) fn new(raw: Raw, acks: &Arc<Acks>, no_ack: bool) -> Self {
-        let acker = Acker { acks: Arc::clone(acks), delivery_tag: raw.tag, no_ack };
-        Self { incoming: Incoming { raw }, acker }
+    #[inline]
+    pub(super) fn new(raw: Raw, acks: &Arc<Acks>) -> Self {
+        Self { incoming: Incoming { raw }, acks: Arc::clone(acks) }
     }
 
     /// The work is done: the server may forget the message.
@@ -202,7 +217,7 @@ impl Delivery {
     /// # Errors
     /// If the channel has ended; on a robust connection only if the user has closed it.
     pub fn ack(self) -> Result<Settled> {
-        self.acker.ack(false)
+        self.split().1.ack(false)
     }
 
     /// Acknowledges this message and all before it on the channel that are not acknowledged.
@@ -210,7 +225,7 @@ impl Delivery {
     /// # Errors
     /// If the channel has ended; on a robust connection only if the user has closed it.
     pub fn ack_multiple(self) -> Result<Settled> {
-        self.acker.ack(true)
+        self.split().1.ack(true)
     }
 
     /// The work was not done. With `requeue` the message goes back to its queue, otherwise it is dropped or
@@ -219,7 +234,7 @@ impl Delivery {
     /// # Errors
     /// If the channel has ended; on a robust connection only if the user has closed it.
     pub fn nack(self, requeue: bool) -> Result<Settled> {
-        self.acker.nack(false, requeue)
+        self.split().1.nack(false, requeue)
     }
 
     /// Like [`nack`](Self::nack), for this message and all before it on the channel that are not
@@ -228,7 +243,7 @@ impl Delivery {
     /// # Errors
     /// If the channel has ended; on a robust connection only if the user has closed it.
     pub fn nack_multiple(self, requeue: bool) -> Result<Settled> {
-        self.acker.nack(true, requeue)
+        self.split().1.nack(true, requeue)
     }
 
     /// The message cannot be worked on. With `requeue` it goes back to its queue, otherwise it is dropped or
@@ -238,7 +253,7 @@ impl Delivery {
     /// # Errors
     /// If the channel has ended; on a robust connection only if the user has closed it.
     pub fn reject(self, requeue: bool) -> Result<Settled> {
-        self.acker.reject(requeue)
+        self.split().1.reject(requeue)
     }
 
     /// The message alone; it stays unacknowledged.
@@ -247,42 +262,28 @@ impl Delivery {
     }
 
     pub(super) fn split(self) -> (Incoming, Acker) {
-        (self.incoming, self.acker)
+        let acker = Acker { delivery_tag: self.incoming.raw.tag, acks: self.acks };
+        (self.incoming, acker)
     }
 }
 
 impl Acker {
     pub(super) fn ack(self, multiple: bool) -> Result<Settled> {
-        self.send(&basic::Ack { delivery_tag: self.delivery_tag, multiple })
+        self.acks.send(&basic::Ack { delivery_tag: self.delivery_tag, multiple })
     }
 
     pub(super) fn nack(self, multiple: bool, requeue: bool) -> Result<Settled> {
-        self.send(&basic::Nack { delivery_tag: self.delivery_tag, multiple, requeue })
+        self.acks.send(&basic::Nack { delivery_tag: self.delivery_tag, multiple, requeue })
     }
 
     pub(super) fn reject(self, requeue: bool) -> Result<Settled> {
-        self.send(&basic::Reject { delivery_tag: self.delivery_tag, requeue })
-    }
-
-    fn send<M: Arguments>(&self, method: &M) -> Result<Settled> {
-        if self.no_ack {
-            return Err(Error::new(ErrorKind::Argument, "the consumer was started without acks"));
-        }
-        let channel = &self.acks.channel;
-        match (channel.link.send(method), &channel.stale) {
-            (Ok(()), _) => Ok(Settled::Sent),
-            (Err(error), Some(counter)) if error.kind() != ErrorKind::Closed => {
-                counter.fetch_add(1, Ordering::Relaxed);
-                Ok(Settled::Stale)
-            }
-            (Err(error), _) => Err(error),
-        }
+        self.acks.send(&basic::Reject { delivery_tag: self.delivery_tag, requeue })
     }
 }
 
-impl fmt::Debug for Acker {
+impl fmt::Debug for Acks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Acker").field("delivery_tag", &self.delivery_tag).finish_non_exhaustive()
+        f.debug_struct("Acks").field("no_ack", &self.no_ack).finish_non_exhaustive()
     }
 }
 

@@ -26,6 +26,7 @@ pub(crate) struct ContentHeader {
 
 impl ContentHeader {
     /// Reads a header frame's payload. The weight is ignored: it has no meaning, and `RabbitMQ` sends 0.
+    #[inline]
     pub(crate) fn from_payload(payload: &[u8]) -> Result<Self, DecodeError> {
         let mut head = payload.get(..PROPERTIES_AT).ok_or(DecodeError::Truncated)?;
         let class = head.get_u16();

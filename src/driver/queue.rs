@@ -37,7 +37,7 @@ pub(crate) enum Farewell {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Delivery>,
-    /// The bytes of `waiting`, as far as the budget counts them.
+    /// The bytes of `waiting`.
     weight: usize,
     end: Option<End>,
     waker: Option<Waker>,
@@ -93,9 +93,8 @@ impl DeliveryQueue {
         self.lock().tag.clone().unwrap_or_default()
     }
 
-    /// Appends a batch, leaving it empty, and wakes the consumer once.
-    pub(crate) fn push(&self, batch: &mut Vec<Delivery>) {
-        let weight = self.weigh(batch.iter());
+    /// Appends a batch of so many bytes, leaving it empty, and wakes the consumer once.
+    pub(crate) fn push(&self, batch: &mut Vec<Delivery>, weight: usize) {
         let mut state = self.lock();
         if state.end.is_some() || state.abandoned {
             if state.end.is_none() && !self.no_ack {
@@ -109,7 +108,13 @@ impl DeliveryQueue {
             budget.add(weight);
         }
         state.weight += weight;
-        state.waiting.extend(batch.drain(..));
+        if state.waiting.is_empty() {
+            // neither copies: the batch's memory goes there, and that of an earlier one comes back
+            let empty = std::mem::replace(&mut state.waiting, std::mem::take(batch).into());
+            *batch = empty.into();
+        } else {
+            state.waiting.extend(batch.drain(..));
+        }
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
@@ -185,10 +190,6 @@ impl DeliveryQueue {
         unseen.into_iter().chain(waiting.into_iter().map(|delivery| delivery.tag)).collect()
     }
 
-    fn weigh<'a>(&self, batch: impl Iterator<Item = &'a Delivery>) -> usize {
-        if self.budget.is_some() { batch.map(Delivery::weight).sum() } else { 0 }
-    }
-
     fn free(&self, weight: usize) {
         if let Some(budget) = &self.budget {
             budget.free(weight);
@@ -217,10 +218,16 @@ mod tests {
             let mut out = Vec::new();
             put_method(&mut out, 1, &Deliver { delivery_tag, ..Deliver::default() });
             let cut = Cutter::agreed(4096).cut(&mut BytesMut::from(out.as_slice()));
-            let delivery = Delivery::deliver(&cut.frames.frames().next().unwrap());
+            let delivery = Delivery::begin(&cut.frames.frames().next().unwrap());
             delivery.unwrap()
         })
         .collect()
+    }
+
+    fn push(queue: &DeliveryQueue, mut batch: Vec<Delivery>) {
+        let weight = batch.iter().map(Delivery::weight).sum();
+        queue.push(&mut batch, weight);
+        assert!(batch.is_empty());
     }
 
     fn tag() -> ShortStr {
@@ -232,12 +239,12 @@ mod tests {
         let budget = Arc::new(Budget::new(1));
         let queue = DeliveryQueue::new(KEY, false, Some(Arc::clone(&budget)));
         queue.started(tag());
-        queue.push(&mut deliveries(3..=4));
+        push(&queue, deliveries(3..=4));
         assert!(budget.is_spent());
         let taken = deliveries(1..=2).into();
         assert_eq!(queue.abandon(&taken), Farewell::Cancel(tag()));
         assert!(!budget.is_spent());
-        queue.push(&mut deliveries(5..=6));
+        push(&queue, deliveries(5..=6));
         assert!(!budget.is_spent());
         assert_eq!(queue.end(End::Cancelled), [1, 2, 3, 4, 5, 6]);
     }
@@ -247,9 +254,9 @@ mod tests {
         let budget = Arc::new(Budget::new(1));
         let queue = DeliveryQueue::new(KEY, true, Some(Arc::clone(&budget)));
         queue.started(tag());
-        queue.push(&mut deliveries(1..=2));
+        push(&queue, deliveries(1..=2));
         assert_eq!(queue.abandon(&VecDeque::new()), Farewell::Cancel(tag()));
-        queue.push(&mut deliveries(3..=3));
+        push(&queue, deliveries(3..=3));
         assert!(!budget.is_spent());
         assert!(queue.end(End::Cancelled).is_empty());
     }

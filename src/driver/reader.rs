@@ -64,6 +64,8 @@ pub(crate) struct Reader {
 struct Batch {
     queue: Option<Arc<DeliveryQueue>>,
     deliveries: Vec<Delivery>,
+    /// The bytes of `deliveries`.
+    weight: usize,
     /// Whether anything was handed over since somebody last looked.
     delivered: bool,
 }
@@ -154,9 +156,15 @@ impl Reader {
     fn chunk(&mut self, chunk: &Chunk) -> Result<bool, Violation> {
         let mut frames = chunk.frames();
         while let Some(frame) = frames.next() {
-            match self.inbound.receive(frame, &mut frames)? {
-                Received::Nothing => {}
+            if let Some((consumer, delivery)) = self.inbound.deliver_whole(&frame, &mut frames) {
                 // once the connection is closing, nobody is to begin work that cannot be acknowledged
+                if self.give_up.is_none() {
+                    self.batch.add(consumer, delivery);
+                }
+                continue;
+            }
+            match self.inbound.receive(frame)? {
+                Received::Nothing => {}
                 Received::Delivery { .. } if self.give_up.is_some() => {}
                 Received::Delivery { consumer, delivery } => self.batch.add(consumer, delivery),
                 Received::Method { channel, method } => {
@@ -432,17 +440,24 @@ impl Drop for Reader {
 }
 
 impl Batch {
+    #[inline]
     fn add(&mut self, queue: &Arc<DeliveryQueue>, delivery: Delivery) {
         if !self.queue.as_ref().is_some_and(|last| Arc::ptr_eq(last, queue)) {
-            self.flush();
-            self.queue = Some(Arc::clone(queue));
+            self.turn_to(queue);
         }
+        self.weight += delivery.weight();
         self.deliveries.push(delivery);
+    }
+
+    #[inline(never)]
+    fn turn_to(&mut self, queue: &Arc<DeliveryQueue>) {
+        self.flush();
+        self.queue = Some(Arc::clone(queue));
     }
 
     fn flush(&mut self) {
         if let Some(queue) = self.queue.take() {
-            queue.push(&mut self.deliveries);
+            queue.push(&mut self.deliveries, std::mem::take(&mut self.weight));
             self.delivered = true;
         }
     }

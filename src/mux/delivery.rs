@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 
-use crate::codec::content::decode_properties;
+use crate::codec::content::{PROPERTIES_AT, decode_properties};
 use crate::codec::frame::Frame;
-use crate::codec::{DecodeError, Properties};
+use crate::codec::generated::basic;
+use crate::codec::{Arguments, DecodeError, Properties};
 
 /// `basic.deliver` or `basic.get-ok` with its content. Names and properties are read when asked for.
 ///
@@ -22,16 +23,7 @@ use crate::codec::{DecodeError, Properties};
 pub(crate) struct Delivery {
     /// The delivery tag.
     pub tag: u64,
-    /// How many messages stay in the queue; 0 for `basic.deliver`.
-    pub message_count: u32,
-    pub redelivered: bool,
-    /// Where the consumer tag ends; 4 where there is none.
-    tag_end: u16,
-    /// Where the exchange's name ends.
-    exchange_end: u16,
-    /// Where the routing key ends.
-    key_end: u16,
-    /// From the method's payload on, at least as far as the parts that do not stand apart.
+    /// From the method's payload on, at least as far as the parts that do not stand apart. Its arguments were checked.
     buffer: Bytes,
     /// Property flags and properties, in `buffer`.
     properties: Range<u32>,
@@ -48,52 +40,41 @@ struct Apart {
 }
 
 /// The octets of class and method.
-const ID: u16 = 4;
+const ID: usize = 4;
+/// The octets of delivery tag and redelivered.
+const FIXED: usize = 9;
+/// Where the last octet of class and method stands, and what it is in `get-ok`.
+const METHOD_AT: usize = ID - 1;
+const GET_OK: u8 = basic::GetOk::ID.method.to_be_bytes()[1];
+
+/// The consumer tag of a `basic.deliver` with this payload.
+#[inline]
+pub(crate) fn consumer_tag(payload: &[u8]) -> Option<&[u8]> {
+    name(payload, ID)
+}
 
 impl Delivery {
-    /// Reads a `basic.deliver` frame; the content comes later.
-    pub(crate) fn deliver(frame: &Frame<'_>) -> Result<Self, DecodeError> {
-        let tag = frame.payload.get(usize::from(ID)).ok_or(DecodeError::Truncated)?;
-        Self::parse(frame, ID + 1 + u16::from(*tag))
+    /// A `basic.deliver` frame with all of its content; `None` if something is wrong.
+    #[inline]
+    pub(crate) fn whole(frame: &Frame<'_>, header: &Frame<'_>, body: Option<&Frame<'_>>) -> Option<Self> {
+        let tag = check(frame.payload).ok()?;
+        let properties = frame.place_of(header.payload.get(PROPERTIES_AT..)?)?;
+        let body = match body {
+            Some(body) => frame.place_of(body.payload)?,
+            None => 0..0,
+        };
+        Some(Self { tag, buffer: frame.share_from(), properties, body, apart: None })
     }
 
-    /// Reads a `basic.get-ok` frame; the content comes later.
-    pub(crate) fn get_ok(frame: &Frame<'_>) -> Result<Self, DecodeError> {
-        let mut delivery = Self::parse(frame, ID)?;
-        let mut count = at(frame.payload, delivery.key_end)?;
-        if count.len() < 4 {
-            return Err(DecodeError::Truncated);
-        }
-        delivery.message_count = count.get_u32();
-        Ok(delivery)
+    /// Reads a `basic.deliver` or `basic.get-ok` frame; the content comes later.
+    pub(crate) fn begin(frame: &Frame<'_>) -> Result<Self, DecodeError> {
+        let tag = check(frame.payload)?;
+        Ok(Self { tag, buffer: frame.share_from(), properties: 0..0, body: 0..0, apart: None })
     }
 
-    fn parse(frame: &Frame<'_>, tag_end: u16) -> Result<Self, DecodeError> {
-        let mut fixed = at(frame.payload, tag_end)?;
-        if fixed.len() < 10 {
-            return Err(DecodeError::Truncated);
-        }
-        let tag = fixed.get_u64();
-        let redelivered = fixed.get_u8() & 1 != 0;
-        let exchange_end = name_end(frame.payload, tag_end + 9)?;
-        let key_end = name_end(frame.payload, exchange_end)?;
-        Ok(Self {
-            tag,
-            message_count: 0,
-            redelivered,
-            tag_end,
-            exchange_end,
-            key_end,
-            buffer: frame.share_from(),
-            properties: 0..0,
-            body: 0..0,
-            apart: None,
-        })
-    }
-
-    /// The properties have come: they are the last octets of `frame` from `from` on.
-    pub(crate) fn set_properties(&mut self, frame: &Frame<'_>, from: usize) {
-        let properties = frame.payload.get(from..).unwrap_or_default();
+    /// The header has come.
+    pub(crate) fn set_properties(&mut self, frame: &Frame<'_>) {
+        let properties = frame.payload.get(PROPERTIES_AT..).unwrap_or_default();
         match within(&self.buffer, properties) {
             Some(range) => self.properties = range,
             None => self.apart().properties = Some(frame.source.slice_ref(properties)),
@@ -119,22 +100,39 @@ impl Delivery {
 
     /// The consumer that it is for; empty for `get-ok`.
     pub(crate) fn consumer_tag(&self) -> &[u8] {
-        self.name(ID, self.tag_end)
+        self.buffer.get(ID + 1..names_at(&self.buffer) - FIXED).unwrap_or_default()
+    }
+
+    /// Whether it was delivered before.
+    pub(crate) fn redelivered(&self) -> bool {
+        self.buffer.get(names_at(&self.buffer) - 1).is_some_and(|bits| bits & 1 != 0)
     }
 
     /// The exchange that it was published to.
     pub(crate) fn exchange(&self) -> &[u8] {
-        self.name(self.tag_end + 9, self.exchange_end)
+        name(&self.buffer, names_at(&self.buffer)).unwrap_or_default()
     }
 
     /// The key that it was published with.
     pub(crate) fn routing_key(&self) -> &[u8] {
-        self.name(self.exchange_end, self.key_end)
+        name(&self.buffer, self.key_at()).unwrap_or_default()
     }
 
-    /// The name between a length octet and `end`; both were checked when the payload was parsed.
-    fn name(&self, length_at: u16, end: u16) -> &[u8] {
-        self.buffer.get(usize::from(length_at) + 1..usize::from(end)).unwrap_or_default()
+    /// How many messages stay in the queue; 0 for `basic.deliver`.
+    pub(crate) fn message_count(&self) -> u32 {
+        if self.buffer.get(METHOD_AT) != Some(&GET_OK) {
+            return 0;
+        }
+        let count = self.buffer.get(self.key_end()..).and_then(<[u8]>::first_chunk);
+        count.map_or(0, |count| u32::from_be_bytes(*count))
+    }
+
+    fn key_at(&self) -> usize {
+        names_at(&self.buffer) + 1 + self.exchange().len()
+    }
+
+    fn key_end(&self) -> usize {
+        self.key_at() + 1 + self.routing_key().len()
     }
 
     /// The body.
@@ -167,19 +165,21 @@ impl Delivery {
     }
 
     /// What it weighs in a bound on memory, in bytes.
+    #[inline]
     pub(crate) fn weight(&self) -> usize {
         let properties = match self.apart.as_deref() {
             Some(Apart { properties: Some(properties), .. }) => properties.len(),
             _ => usizes(&self.properties).len(),
         };
-        size_of::<Self>() + usize::from(self.key_end) + properties + self.body().len()
+        size_of::<Self>() + properties + self.body().len()
     }
 
     /// Copies everything out of the buffer that it was read into.
     pub(crate) fn detach(&mut self) {
         let (properties, body) = (self.raw_properties(), self.share_body());
-        self.buffer =
-            Bytes::copy_from_slice(self.buffer.get(..usize::from(self.key_end)).unwrap_or_default());
+        // with the message count of `get-ok`
+        let arguments = (self.key_end() + size_of::<u32>()).min(self.buffer.len());
+        self.buffer = Bytes::copy_from_slice(self.buffer.get(..arguments).unwrap_or_default());
         self.apart = Some(Box::new(Apart {
             properties: Some(Bytes::copy_from_slice(&properties)),
             body: Some(Bytes::copy_from_slice(&body)),
@@ -201,13 +201,35 @@ fn usizes(range: &Range<u32>) -> Range<usize> {
     range.start as usize..range.end as usize
 }
 
-fn at(payload: &[u8], from: u16) -> Result<&[u8], DecodeError> {
-    payload.get(usize::from(from)..).ok_or(DecodeError::Truncated)
+/// Checks the arguments of a `basic.deliver` or `basic.get-ok`, and reads the delivery tag.
+#[inline]
+fn check(payload: &[u8]) -> Result<u64, DecodeError> {
+    let names_at = names_at(payload);
+    let fixed = payload.get(names_at - FIXED..names_at).ok_or(DecodeError::Truncated)?;
+    let tag = fixed.first_chunk().ok_or(DecodeError::Truncated)?;
+    let exchange = name(payload, names_at).ok_or(DecodeError::Truncated)?;
+    let key_at = names_at + 1 + exchange.len();
+    let key = name(payload, key_at).ok_or(DecodeError::Truncated)?;
+    let count = if payload.get(METHOD_AT) == Some(&GET_OK) { size_of::<u32>() } else { 0 };
+    if payload.len() < key_at + 1 + key.len() + count {
+        return Err(DecodeError::Truncated);
+    }
+    Ok(u64::from_be_bytes(*tag))
 }
 
-/// Where the name ends whose length octet stands at `length_at`.
-fn name_end(payload: &[u8], length_at: u16) -> Result<u16, DecodeError> {
-    let length = at(payload, length_at)?.first().ok_or(DecodeError::Truncated)?;
-    let end = length_at + 1 + u16::from(*length);
-    at(payload, end).map(|_| end)
+/// Where the names of exchange and routing key begin: behind the consumer tag, if there is one, and what is fixed.
+#[inline]
+fn names_at(payload: &[u8]) -> usize {
+    match (payload.get(METHOD_AT), payload.get(ID)) {
+        (Some(&GET_OK), _) => ID + FIXED,
+        (_, Some(tag)) => ID + 1 + usize::from(*tag) + FIXED,
+        (_, None) => ID + 1 + FIXED,
+    }
+}
+
+/// The name whose length octet stands at `at`.
+#[inline]
+fn name(payload: &[u8], at: usize) -> Option<&[u8]> {
+    let (length, rest) = payload.get(at..)?.split_first()?;
+    rest.get(..usize::from(*length))
 }

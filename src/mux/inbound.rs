@@ -11,13 +11,19 @@ use std::collections::HashMap;
 use bytes::{Bytes, BytesMut};
 
 use super::Waiters;
-use super::delivery::Delivery;
+use super::delivery::{Delivery, consumer_tag};
 use super::returns::Returned;
 use super::violation::Violation;
 use crate::codec::content::{ContentHeader, PROPERTIES_AT};
 use crate::codec::frame::{Frame, FrameKind, Frames};
 use crate::codec::generated::{basic, channel};
 use crate::codec::{Arguments, DecodeError, Decoder, Method, MethodId, ShortStr};
+
+/// How the payload of `basic.deliver` begins.
+const DELIVER: [u8; 4] = {
+    let ([c1, c0], [m1, m0]) = (basic::CLASS_ID.to_be_bytes(), basic::Deliver::ID.method.to_be_bytes());
+    [c1, c0, m1, m0]
+};
 
 /// What one frame amounts to.
 #[derive(Debug)]
@@ -141,26 +147,46 @@ impl<X: Waiters> Inbound<X> {
             .collect()
     }
 
-    /// Handles one frame, and takes those from `next` that complete a content which it begins.
-    pub(crate) fn receive(
+    /// The usual case, in one go: a delivery for a consumer that is there, with its whole content right behind its
+    /// method. Otherwise, and where anything is wrong, takes nothing from `next`: then the frames are to be
+    /// [received](Self::receive) one by one.
+    #[inline]
+    pub(crate) fn deliver_whole(
         &mut self,
-        frame: Frame<'_>,
+        frame: &Frame<'_>,
         next: &mut Frames<'_>,
-    ) -> Result<Received<'_, X>, Violation> {
+    ) -> Option<(&X::Consumer, Delivery)> {
+        if frame.kind != FrameKind::Method || !frame.payload.starts_with(&DELIVER) {
+            return None;
+        }
+        let Some(Lane::Open(lane)) = self.lanes.get_mut(usize::from(frame.channel)) else { return None };
+        if !matches!(lane.assembly, Assembly::Idle) {
+            return None;
+        }
+        let mut ahead = next.clone();
+        let (header, body) = content(frame.channel, self.max_message, &mut ahead)?;
+        let consumer = lane.consumer(consumer_tag(frame.payload)?)?;
+        let delivery = Delivery::whole(frame, &header, body.as_ref())?;
+        *next = ahead;
+        Some((consumer, delivery))
+    }
+
+    /// Handles one frame.
+    pub(crate) fn receive(&mut self, frame: Frame<'_>) -> Result<Received<'_, X>, Violation> {
         match frame.kind {
             FrameKind::Heartbeat => Ok(Received::Nothing),
-            FrameKind::Method => self.method(frame, next),
+            FrameKind::Method => self.method(frame),
             FrameKind::Header => self.content(frame, OpenLane::header),
             FrameKind::Body => self.content(frame, OpenLane::body),
         }
     }
 
-    fn method(&mut self, frame: Frame<'_>, next: &mut Frames<'_>) -> Result<Received<'_, X>, Violation> {
+    fn method(&mut self, frame: Frame<'_>) -> Result<Received<'_, X>, Violation> {
         let mut input = Decoder::new(frame.source, frame.payload);
         let id = id(&mut input).map_err(|error| Violation::Decode { method: MethodId::NONE, error })?;
         let fault = |error| Violation::Decode { method: id, error };
         if Method::has_content(id) {
-            return self.begin(frame, id, next);
+            return self.begin(frame, id);
         }
         if let Some(Lane::Open(lane)) = self.lanes.get_mut(usize::from(frame.channel)) {
             lane.interrupt(frame.channel, id)?;
@@ -169,13 +195,8 @@ impl<X: Waiters> Inbound<X> {
         Ok(Received::Method { channel: frame.channel, method })
     }
 
-    /// A method with content: remembers it until header and body have come, if they do not follow at once.
-    fn begin(
-        &mut self,
-        frame: Frame<'_>,
-        id: MethodId,
-        next: &mut Frames<'_>,
-    ) -> Result<Received<'_, X>, Violation> {
+    /// A method with content: remembers it until header and body have come.
+    fn begin(&mut self, frame: Frame<'_>, id: MethodId) -> Result<Received<'_, X>, Violation> {
         let fault = |error| Violation::Decode { method: id, error };
         if frame.channel == 0 {
             return Err(Violation::WrongChannel { channel: 0, method: id });
@@ -187,14 +208,8 @@ impl<X: Waiters> Inbound<X> {
         };
         lane.interrupt(frame.channel, id)?;
         let incoming = match id {
-            basic::Deliver::ID => {
-                let mut delivery = Delivery::deliver(&frame).map_err(fault)?;
-                if follows(&mut delivery, frame.channel, self.max_message, next) {
-                    return Ok(lane.deliver(frame.channel, delivery));
-                }
-                Incoming::Delivery(delivery)
-            }
-            basic::GetOk::ID => Incoming::GetOk(Delivery::get_ok(&frame).map_err(fault)?),
+            basic::Deliver::ID => Incoming::Delivery(Delivery::begin(&frame).map_err(fault)?),
+            basic::GetOk::ID => Incoming::GetOk(Delivery::begin(&frame).map_err(fault)?),
             basic::Return::ID => Incoming::Returned(Box::new(returned(frame).map_err(fault)?)),
             // basic.publish, which only clients send
             _ => return Err(Violation::Unexpected { channel: frame.channel, method: id }),
@@ -291,6 +306,7 @@ impl<X: Waiters> OpenLane<X> {
         }
     }
 
+    #[inline]
     fn consumer(&mut self, tag: &[u8]) -> Option<&X::Consumer> {
         if self.last.as_ref().is_none_or(|(last, _)| last.as_bytes() != tag) {
             let (tag, consumer) = self.consumers.get_key_value(tag)?;
@@ -303,7 +319,7 @@ impl<X: Waiters> OpenLane<X> {
 impl Incoming {
     fn set_properties(&mut self, frame: &Frame<'_>) {
         match self {
-            Self::Delivery(delivery) | Self::GetOk(delivery) => delivery.set_properties(frame, PROPERTIES_AT),
+            Self::Delivery(delivery) | Self::GetOk(delivery) => delivery.set_properties(frame),
             Self::Returned(returned) => returned.properties = frame.share().slice(PROPERTIES_AT..),
         }
     }
@@ -323,28 +339,24 @@ impl Incoming {
     }
 }
 
-/// The usual case, in one go: the whole content of a delivery stands right behind its method. Otherwise, and
-/// where anything is wrong, takes nothing: then the frames come one by one.
-fn follows(delivery: &mut Delivery, channel: u16, max_message: u64, next: &mut Frames<'_>) -> bool {
-    let mut ahead = next.clone();
-    let mut frame = |kind| ahead.next().filter(|frame| frame.kind == kind && frame.channel == channel);
-    let Some(head) = frame(FrameKind::Header) else { return false };
-    let Ok(ContentHeader { class: basic::CLASS_ID, body_size }) = ContentHeader::from_payload(head.payload)
-    else {
-        return false;
-    };
-    if body_size > max_message {
-        return false;
+/// The frames of a whole content: header, and body if there is one.
+#[inline]
+fn content<'a>(
+    channel: u16,
+    max_message: u64,
+    frames: &mut Frames<'a>,
+) -> Option<(Frame<'a>, Option<Frame<'a>>)> {
+    let mut next = |kind| frames.next().filter(|frame| frame.kind == kind && frame.channel == channel);
+    let header = next(FrameKind::Header)?;
+    let ContentHeader { class, body_size } = ContentHeader::from_payload(header.payload).ok()?;
+    if class != basic::CLASS_ID || body_size > max_message {
+        return None;
     }
-    if body_size > 0 {
-        match frame(FrameKind::Body) {
-            Some(body) if body.payload.len() as u64 == body_size => delivery.set_body(&body),
-            _ => return false,
-        }
+    if body_size == 0 {
+        return Some((header, None));
     }
-    delivery.set_properties(&head, PROPERTIES_AT);
-    *next = ahead;
-    true
+    let body = next(FrameKind::Body).filter(|body| body.payload.len() as u64 == body_size)?;
+    Some((header, Some(body)))
 }
 
 fn id(input: &mut Decoder<'_>) -> Result<MethodId, DecodeError> {

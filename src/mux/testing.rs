@@ -71,7 +71,7 @@ impl Told {
 /// octets, since a number in a header may be NaN.
 impl PartialEq for Delivery {
     fn eq(&self, other: &Self) -> bool {
-        let fields = |it: &Self| (it.tag, it.redelivered, it.message_count);
+        let fields = |it: &Self| (it.tag, it.redelivered(), it.message_count());
         let octets = |it: &Self| {
             it.properties().map(|properties| {
                 let mut out = Vec::new();
@@ -137,7 +137,12 @@ impl Client {
 
     fn frame(&mut self, frame: Frame<'_>, next: &mut Frames<'_>) -> Result<(), Violation> {
         let on = frame.channel;
-        match self.inbound.receive(frame, next)? {
+        if let Some((consumer, delivery)) = self.inbound.deliver_whole(&frame, next) {
+            let consumer = *consumer;
+            self.seen.push(Seen::Delivered { channel: on, consumer, delivery });
+            return Ok(());
+        }
+        match self.inbound.receive(frame)? {
             Received::Nothing => {}
             Received::Method { channel, method } => {
                 let event = self.session.receive(channel, method)?;

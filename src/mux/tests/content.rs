@@ -36,7 +36,7 @@ fn a_delivery_has_every_field_of_its_method() {
         panic!("{seen:?}")
     };
     assert_eq!(found, consumer);
-    assert_eq!((delivery.tag, delivery.redelivered, delivery.message_count), (7, true, 0));
+    assert_eq!((delivery.tag, delivery.redelivered(), delivery.message_count()), (7, true, 0));
     assert_eq!(delivery.consumer_tag(), b"c");
     assert_eq!((delivery.exchange(), delivery.routing_key()), (b"ex".as_slice(), b"key".as_slice()));
     assert_eq!(delivery.properties(), Ok(properties));
@@ -223,7 +223,7 @@ fn c10_each_kind_of_content_reaches_whom_it_is_for() {
             Seen::Delivered { channel: 1, consumer: found, delivery },
         ] => {
             assert_eq!((returned.code, &returned.body), (312, &Bytes::from_static(b"back")));
-            assert_eq!((got.tag, got.message_count), (2, 9));
+            assert_eq!((got.tag, got.message_count()), (2, 9));
             assert_eq!((*waiter, got.body()), (Some(getter), b"got".as_slice()));
             assert_eq!((*found, delivery.body()), (consumer, b"delivered".as_slice()));
         }

@@ -76,8 +76,7 @@ impl Client {
         match self {
             Self::Floor => !matches!(work, Work::Tasks | Work::Channels | Work::Idle),
             Self::RabbitmqC => !matches!(work, Work::Tasks | Work::Channels | Work::Both),
-            Self::Lepus | Self::LepusMain | Self::LepusCurrentThread | Self::LepusRobust => true,
-            Self::Amqprs | Self::Lapin => true,
+            _ => true,
         }
     }
 
