@@ -130,7 +130,7 @@ pub(crate) enum Turn {
 /// in that core's cache then, and the other cores are left to others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Urgency {
-    /// Nobody waits for an answer: the most for each system call.
+    /// Nobody waits for an answer: the most for each system call that stays in the core's cache.
     Soon,
     /// Confirms will come: early enough that they come while more is published.
     Confirmed,
@@ -142,7 +142,7 @@ impl Urgency {
     /// From how many waiting bytes on the caller writes.
     const fn batch(self) -> usize {
         match self {
-            Self::Soon => 192 << 10,
+            Self::Soon => 96 << 10,
             Self::Confirmed => 32 << 10,
             Self::Now => 1,
         }
