@@ -109,11 +109,13 @@ impl Delivery {
     }
 
     /// The exchange that it was published to.
+    #[inline]
     pub(crate) fn exchange(&self) -> &[u8] {
         name(&self.buffer, names_at(&self.buffer)).unwrap_or_default()
     }
 
     /// The key that it was published with.
+    #[inline]
     pub(crate) fn routing_key(&self) -> &[u8] {
         name(&self.buffer, self.key_at()).unwrap_or_default()
     }
@@ -127,10 +129,12 @@ impl Delivery {
         count.map_or(0, |count| u32::from_be_bytes(*count))
     }
 
+    #[inline]
     fn key_at(&self) -> usize {
         names_at(&self.buffer) + 1 + self.exchange().len()
     }
 
+    #[inline]
     fn key_end(&self) -> usize {
         self.key_at() + 1 + self.routing_key().len()
     }
@@ -164,14 +168,14 @@ impl Delivery {
         decode_properties(&self.raw_properties())
     }
 
-    /// What it weighs in a bound on memory, in bytes.
+    /// What it weighs in a bound on memory, in bytes: names, properties and body, and the value itself.
     #[inline]
     pub(crate) fn weight(&self) -> usize {
         let properties = match self.apart.as_deref() {
             Some(Apart { properties: Some(properties), .. }) => properties.len(),
             _ => usizes(&self.properties).len(),
         };
-        size_of::<Self>() + properties + self.body().len()
+        size_of::<Self>() + self.key_end() + properties + self.body().len()
     }
 
     /// Copies everything out of the buffer that it was read into.
