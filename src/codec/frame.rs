@@ -7,8 +7,6 @@
 //!
 //! Eight octets of overhead; `frame_max` counts the whole frame (spec 4.2.3).
 
-use std::ops::Range;
-
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
@@ -76,14 +74,6 @@ pub(crate) struct Frame<'a> {
 }
 
 impl Frame<'_> {
-    /// Where `part`, of a frame behind this one, lies in [`share_from`](Self::share_from).
-    #[inline]
-    pub(crate) fn place_of(&self, part: &[u8]) -> Option<Range<u32>> {
-        let start =
-            u32::try_from((part.as_ptr() as usize).checked_sub(self.payload.as_ptr() as usize)?).ok()?;
-        Some(start..start.checked_add(u32::try_from(part.len()).ok()?)?)
-    }
-
     /// The buffer that was read from the payload's first octet on, without a copy.
     #[inline]
     pub(crate) fn share_from(&self) -> Bytes {

@@ -37,7 +37,7 @@ pub(crate) enum Farewell {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Delivery>,
-    /// The bytes of `waiting`.
+    /// The bytes of `waiting`, if there is a budget.
     weight: usize,
     end: Option<End>,
     waker: Option<Waker>,
@@ -76,6 +76,12 @@ impl DeliveryQueue {
         self.no_ack
     }
 
+    /// Whether the bytes of what waits count.
+    #[inline]
+    pub(crate) const fn has_budget(&self) -> bool {
+        self.budget.is_some()
+    }
+
     /// Whether nothing more will come.
     pub(crate) fn has_ended(&self) -> bool {
         self.lock().end.is_some()
@@ -93,7 +99,7 @@ impl DeliveryQueue {
         self.lock().tag.clone().unwrap_or_default()
     }
 
-    /// Appends a batch of so many bytes, leaving it empty, and wakes the consumer once.
+    /// Appends a batch of so many bytes, if there is a budget, leaving it empty, and wakes the consumer once.
     pub(crate) fn push(&self, batch: &mut Vec<Delivery>, weight: usize) {
         let mut state = self.lock();
         if state.end.is_some() || state.abandoned {

@@ -64,7 +64,7 @@ pub(crate) struct Reader {
 struct Batch {
     queue: Option<Arc<DeliveryQueue>>,
     deliveries: Vec<Delivery>,
-    /// The bytes of `deliveries`.
+    /// The bytes of `deliveries`, if they count.
     weight: usize,
     /// Whether anything was handed over since somebody last looked.
     delivered: bool,
@@ -445,7 +445,9 @@ impl Batch {
         if !self.queue.as_ref().is_some_and(|last| Arc::ptr_eq(last, queue)) {
             self.turn_to(queue);
         }
-        self.weight += delivery.weight();
+        if queue.has_budget() {
+            self.weight += delivery.weight();
+        }
         self.deliveries.push(delivery);
     }
 

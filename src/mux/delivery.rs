@@ -58,12 +58,13 @@ impl Delivery {
     #[inline]
     pub(crate) fn whole(frame: &Frame<'_>, header: &Frame<'_>, body: Option<&Frame<'_>>) -> Option<Self> {
         let tag = check(frame.payload).ok()?;
-        let properties = frame.place_of(header.payload.get(PROPERTIES_AT..)?)?;
+        let buffer = frame.share_from();
+        let properties = within(&buffer, header.payload.get(PROPERTIES_AT..)?)?;
         let body = match body {
-            Some(body) => frame.place_of(body.payload)?,
+            Some(body) => within(&buffer, body.payload)?,
             None => 0..0,
         };
-        Some(Self { tag, buffer: frame.share_from(), properties, body, apart: None })
+        Some(Self { tag, buffer, properties, body, apart: None })
     }
 
     /// Reads a `basic.deliver` or `basic.get-ok` frame; the content comes later.
@@ -192,6 +193,7 @@ impl Delivery {
 }
 
 /// Where `part` lies in `buffer`, if it does.
+#[inline]
 fn within(buffer: &Bytes, part: &[u8]) -> Option<Range<u32>> {
     let start = (part.as_ptr() as usize).checked_sub(buffer.as_ptr() as usize)?;
     let end = start.checked_add(part.len())?;
