@@ -67,7 +67,7 @@ pub fn properties(data: &[u8]) {
 }
 
 /// Whole frames into the multiplexer, with three open channels that consume, get and confirm: bodies have
-/// just the announced size, answers are no longer than what they answer, what is written is whole frames, and
+/// just the announced size, answers are at most twice as long as what they answer, what is written is whole frames, and
 /// all is the same whether frames are read one by one or together.
 ///
 /// The input is a server's bytes. Lengths that go beyond it are cut, ends of frames are taken as right and
@@ -226,7 +226,8 @@ impl Peers {
         let before = self.client.session.out.len();
         self.fault = self.fault || self.client.read(read).is_err();
         let answer = self.client.session.out.len() - before;
-        assert!(answer <= read.len(), "an answer of {answer} bytes to {}", read.len());
+        // a cancel that asks for an answer gets that, and our own cancel
+        assert!(answer <= 2 * read.len(), "an answer of {answer} bytes to {}", read.len());
         read.clear();
     }
 
