@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
+use super::budget::Bound;
 use super::link::Link;
 use super::queue::{DeliveryQueue, End, Farewell};
 use super::returns::Returns;
@@ -44,6 +45,8 @@ pub(crate) struct ChannelState {
     without_acks: AtomicBool,
     /// Whether the server delivered to a consumer that is not there.
     pub strays: AtomicBool,
+    /// Whether deliveries may have been settled that nobody has seen yet.
+    settled_several: AtomicBool,
 }
 
 impl ChannelState {
@@ -58,7 +61,18 @@ impl ChannelState {
             returns: Returns::default(),
             without_acks: AtomicBool::new(false),
             strays: AtomicBool::new(false),
+            settled_several: AtomicBool::new(false),
         }
+    }
+
+    /// Several deliveries are about to be settled with one method, perhaps also some that wait for other consumers.
+    pub(crate) fn settles_several(&self) {
+        self.settled_several.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that has happened: then the server may rightly send more than fits a consumer's prefetch.
+    pub(crate) fn has_settled_several(&self) -> bool {
+        self.settled_several.load(Ordering::Relaxed)
     }
 
     /// Whether every delivery on it, for whatever consumer, is to be acknowledged.
@@ -167,6 +181,9 @@ impl ChannelLink {
     /// Sends a request and waits for its reply.
     pub(crate) async fn call<M: Request>(&self, request: &M) -> Result<M::Reply, Error> {
         let turn = self.link.turn(&self.state.turn).await?;
+        if M::ID == basic::Recover::ID {
+            self.state.settles_several();
+        }
         let answer = self.start(turn, Expect::only(M::Reply::ID), |session, key, pending| {
             session.call(key, request, pending)
         })?;
@@ -217,9 +234,12 @@ impl ChannelLink {
         if method.no_ack {
             self.state.without_acks.store(true, Ordering::Relaxed);
         }
-        let unbounded = method.no_ack || prefetch.is_none_or(|prefetch| prefetch == 0);
-        let budget = unbounded.then(|| Arc::clone(&self.shared().budget));
-        let queue = Arc::new(DeliveryQueue::new(self.state.key, method.no_ack, budget));
+        let bound = match prefetch {
+            Some(prefetch) if prefetch > 0 && !method.no_ack => Bound::Prefetch(prefetch),
+            _ => Bound::Unlimited,
+        };
+        let budget = Arc::clone(&self.shared().budget);
+        let queue = Arc::new(DeliveryQueue::new(Arc::clone(&self.state), method.no_ack, bound, budget));
         let consumer = Some(Arc::clone(&queue));
         let answer = self.start(turn, Expect::only(basic::ConsumeOk::ID), |session, key, pending| {
             let pending = Pending { consumer, ..pending };
@@ -258,6 +278,15 @@ impl ChannelLink {
     /// Sends a method that the server does not answer.
     pub(crate) fn send<M: Arguments>(&self, method: &M) -> Result<(), Error> {
         self.with(|session, key| session.send(key, method))
+    }
+
+    /// Sends `basic.ack`, `nack` or `reject`. A server that does not read them loses the connection.
+    pub(crate) fn settle<M: Arguments>(&self, method: &M) -> Result<(), Error> {
+        let settled = self.shared().with(|session| session.settle(self.state.key, method));
+        settled.map_err(|refusal| match refusal {
+            Refusal::Unread { bytes } => self.shared().unread(bytes),
+            refusal => self.refused(refusal),
+        })
     }
 
     /// Hands a message over: all of it will be written, or nothing. Waits while the server blocks or too
@@ -347,17 +376,34 @@ impl ChannelLink {
         self.with(|session, key| Ok(session.confirms(key)?.map_or(0, |confirms| confirms.next() - 1)))
     }
 
-    /// Waits until everything up to `number` is settled.
-    pub(crate) async fn drained(&self, number: u64) -> Result<Outcome, Error> {
+    /// Waits until everything up to `number` is settled, and tells the first failure that no `Confirm` told, and how many
+    /// there were by now. The caller has `heard` of so many before.
+    pub(crate) async fn drained(&self, number: u64, heard: u64) -> Result<(Outcome, u64), Error> {
+        let mut count = heard;
+        let outcome = self.wait_drained(number, |confirms| {
+            let (outcome, now) = confirms.drained(number, heard)?;
+            count = now;
+            Some(outcome)
+        });
+        let outcome = outcome.await?;
+        Ok((outcome, count))
+    }
+
+    /// Waits until `done` tells something of the confirms, which it does when everything up to `number` is settled.
+    async fn wait_drained(
+        &self,
+        number: u64,
+        mut done: impl FnMut(&mut Confirms<Waker>) -> Option<Outcome>,
+    ) -> Result<Outcome, Error> {
+        let mut waiting = Waiting { channel: self, number, ticket: None };
         poll_fn(|context| {
             let waker = context.waker();
-            self.poll_confirms(waker, |confirms, ended| match confirms.drained(number) {
-                Some(outcome) => Some(outcome),
-                None if ended => None,
-                None => {
-                    confirms.wait_drained(number, waker.clone(), |other| other.will_wake(waker));
-                    None
+            self.poll_confirms(waker, |confirms, ended| {
+                let outcome = done(confirms);
+                if outcome.is_none() && !ended {
+                    waiting.ticket = Some(confirms.wait_drained(number, waiting.ticket, waker.clone()));
                 }
+                outcome
             })
         })
         .await
@@ -390,19 +436,8 @@ impl ChannelLink {
 
     /// Waits until everything up to `number` is settled; tells no failures.
     pub(crate) async fn settled(&self, number: u64) -> Result<(), Error> {
-        poll_fn(|context| {
-            let waker = context.waker();
-            self.poll_confirms(waker, |confirms, ended| match number < confirms.base() {
-                true => Some(Outcome::Acked),
-                false if ended => None,
-                false => {
-                    confirms.wait_drained(number, waker.clone(), |other| other.will_wake(waker));
-                    None
-                }
-            })
-        })
-        .await
-        .map(drop)
+        let settled = |confirms: &mut Confirms<Waker>| (number < confirms.base()).then_some(Outcome::Acked);
+        self.wait_drained(number, settled).await.map(drop)
     }
 
     /// Looks at the confirms, if there are any, wherever they are.
@@ -493,7 +528,7 @@ impl ChannelLink {
         queue: &DeliveryQueue,
         taken: &mut VecDeque<Delivery>,
         context: &mut Context<'_>,
-    ) -> Poll<Result<(), End>> {
+    ) -> Poll<Result<usize, End>> {
         let polled = queue.poll_take(taken, context);
         if polled.is_pending() {
             self.shared().run(|_| ((), Urgency::Now));
@@ -555,6 +590,21 @@ impl ChannelLink {
 impl Drop for ChannelLink {
     fn drop(&mut self) {
         self.start_close(None);
+    }
+}
+
+/// Somebody who waits until everything up to a number is settled.
+struct Waiting<'a> {
+    channel: &'a ChannelLink,
+    number: u64,
+    ticket: Option<u64>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            self.channel.look(|confirms| confirms.forget_drained(self.number, ticket));
+        }
     }
 }
 

@@ -19,6 +19,7 @@ pub(crate) fn refused(refusal: Refusal) -> Error {
         Refusal::NoFreeChannel { max } => {
             Error::new(ErrorKind::NoFreeChannel, format!("all {max} channels of the connection are open"))
         }
+        Refusal::Unread { bytes } => violation(Violation::UnreadAcks { bytes }),
         Refusal::TagInUse => {
             Error::new(ErrorKind::Argument, "the channel already has a consumer with this tag")
         }

@@ -64,8 +64,10 @@ pub(crate) struct Reader {
 struct Batch {
     queue: Option<Arc<DeliveryQueue>>,
     deliveries: Vec<Delivery>,
-    /// The bytes of `deliveries`, if they count.
+    /// The bytes of `deliveries`.
     weight: usize,
+    /// Deliveries of fewer bytes are copied out of the read buffer.
+    squeezed: usize,
     /// Whether anything was handed over since somebody last looked.
     delivered: bool,
 }
@@ -113,7 +115,8 @@ impl Reader {
     /// Runs until the connection has ended, and then tells everybody who waits.
     pub(crate) async fn run(mut self) {
         let stop = self.read_all().await;
-        self.batch.flush(&self.shared);
+        // too many deliveries are no matter any more
+        let _overrun = self.batch.flush(&self.shared);
         self.stop(&stop);
         if matches!(stop, Stop::Done | Stop::Violation(_)) {
             self.linger().await;
@@ -144,10 +147,18 @@ impl Reader {
 
     /// Handles all whole frames that have come. False: the connection is closed.
     fn advance(&mut self) -> Result<bool, Violation> {
-        let cut = self.cutter.cut(&mut self.input.bytes);
-        let open = self.chunk(&cut.frames)?;
-        self.batch.flush(&self.shared);
-        match cut.fault {
+        let (whole, fault) = self.cutter.whole(&self.input.bytes);
+        let (bytes, pins) = self.input.take(whole);
+        // a message pins the buffer that it was read into: once too much is pinned, small ones are copied out of it
+        let pinned = self.input.pinned();
+        self.batch.squeezed = if pinned > self.shared.limits.incoming / 2 + 2 * self.shared.budget.waiting() {
+            pins / 4
+        } else {
+            0
+        };
+        let open = self.chunk(&Chunk::measured(bytes))?;
+        self.batch.flush(&self.shared)?;
+        match fault {
             Some(fault) if open => Err(fault.into()),
             _ => Ok(open),
         }
@@ -159,7 +170,7 @@ impl Reader {
             if let Some((consumer, delivery)) = self.inbound.deliver_whole(&frame, &mut frames) {
                 // once the connection is closing, nobody is to begin work that cannot be acknowledged
                 if self.give_up.is_none() {
-                    self.batch.add(&self.shared, consumer, delivery);
+                    self.batch.add(&self.shared, consumer, delivery)?;
                 }
                 continue;
             }
@@ -167,7 +178,7 @@ impl Reader {
                 Received::Nothing => {}
                 Received::Delivery { .. } if self.give_up.is_some() => {}
                 Received::Delivery { consumer, delivery } => {
-                    self.batch.add(&self.shared, consumer, delivery);
+                    self.batch.add(&self.shared, consumer, delivery)?;
                 }
                 Received::Method { channel, method } => {
                     if !self.method(channel, method)? {
@@ -175,7 +186,10 @@ impl Reader {
                     }
                 }
                 Received::Unclaimed { channel, delivery } => self.unclaimed(channel, &delivery),
-                Received::GetOk { channel, delivery } => {
+                Received::GetOk { channel, mut delivery } => {
+                    if delivery.weight() < self.batch.squeezed {
+                        delivery.detach();
+                    }
                     // unlocked before anybody is woken
                     let waiter = self.shared.lock().get_ok(channel)?;
                     if let Some(waiter) = waiter {
@@ -212,7 +226,7 @@ impl Reader {
         let confirms = matches!(method, Method::BasicAck(_) | Method::BasicNack(_));
         if !confirms {
             // what came before an end or a cancel comes before it in the stream, too
-            self.batch.flush(&self.shared);
+            self.batch.flush(&self.shared)?;
         }
         let event = self.shared.with(|session| {
             let event = session.receive(channel, method);
@@ -403,8 +417,9 @@ impl Reader {
                 self.shared.fail(error, None);
             }
             Stop::CloseTimeout => {
-                let error =
-                    Error::new(ErrorKind::Timeout, "the server did not answer connection.close in time");
+                let limit = self.shared.limits.close_timeout.as_secs_f32();
+                let text = format!("the server did not answer connection.close within {limit} s");
+                let error = Error::new(ErrorKind::Timeout, text + &self.shared.left_undone());
                 self.shared.fail(error.with_scope(Scope::Connection), None);
             }
             Stop::Violation(violation) => {
@@ -441,29 +456,43 @@ impl Drop for Reader {
 
 impl Batch {
     #[inline]
-    fn add(&mut self, shared: &Shared, queue: &Arc<DeliveryQueue>, delivery: Delivery) {
+    fn add(
+        &mut self,
+        shared: &Shared,
+        queue: &Arc<DeliveryQueue>,
+        delivery: Delivery,
+    ) -> Result<(), Violation> {
         if !self.queue.as_ref().is_some_and(|last| Arc::ptr_eq(last, queue)) {
-            self.turn_to(shared, queue);
+            self.turn_to(shared, queue)?;
         }
-        if queue.has_budget() {
-            self.weight += delivery.weight();
-        }
+        let weight = delivery.weight();
+        self.weight += weight;
         self.deliveries.push(delivery);
+        if weight < self.squeezed
+            && let Some(delivery) = self.deliveries.last_mut()
+        {
+            delivery.detach();
+        }
+        Ok(())
     }
 
     #[inline(never)]
-    fn turn_to(&mut self, shared: &Shared, queue: &Arc<DeliveryQueue>) {
-        self.flush(shared);
+    fn turn_to(&mut self, shared: &Shared, queue: &Arc<DeliveryQueue>) -> Result<(), Violation> {
+        self.flush(shared)?;
         self.queue = Some(Arc::clone(queue));
+        Ok(())
     }
 
-    fn flush(&mut self, shared: &Shared) {
-        if let Some(queue) = self.queue.take() {
-            let pushed = queue.push(&mut self.deliveries, std::mem::take(&mut self.weight));
-            self.delivered = true;
-            if let Pushed::GiveBack(tags) = pushed {
-                shared.give_back(queue.channel(), &tags);
+    fn flush(&mut self, shared: &Shared) -> Result<(), Violation> {
+        let Some(queue) = self.queue.take() else { return Ok(()) };
+        self.delivered = true;
+        match queue.push(&mut self.deliveries, std::mem::take(&mut self.weight)) {
+            Pushed::Taken => {}
+            Pushed::GiveBack(tags) => shared.give_back(queue.channel(), &tags),
+            Pushed::Overrun { prefetch } => {
+                return Err(Violation::Overrun { channel: queue.channel().id.get(), prefetch });
             }
         }
+        Ok(())
     }
 }

@@ -33,6 +33,7 @@ use crate::error::{Error, ErrorKind, Scope};
 use crate::mux::channel::Ended;
 use crate::mux::heartbeat::Heartbeat;
 use crate::mux::session::{Refusal, Session};
+use crate::mux::violation::Violation;
 
 /// Limits that the user chose.
 #[derive(Clone, Copy, Debug)]
@@ -115,6 +116,9 @@ const GATHER_FROM: usize = 1 << 10;
 /// The writer goes on gathering while at least so many bytes come in a [`Turn::Gather`].
 const BUSY: u64 = 4 << 10;
 
+/// Of so many channels an error says what was not confirmed.
+const SHOWN: usize = 8;
+
 /// What the writer does next.
 pub(crate) enum Turn {
     /// Writes this.
@@ -166,6 +170,8 @@ pub(crate) struct Shared {
     failure: OnceLock<Error>,
     /// Why nothing can be written any more.
     pub write_error: OnceLock<io::Error>,
+    /// What was not confirmed when the user closed the connection, for each channel.
+    unconfirmed: OnceLock<Vec<String>>,
     /// Whether it has ended: set after `failure`.
     ended: watch::Sender<bool>,
     /// Why the server takes no publishes, while it does not.
@@ -195,6 +201,7 @@ impl Shared {
             closing: Notify::new(),
             failure: OnceLock::new(),
             write_error: OnceLock::new(),
+            unconfirmed: OnceLock::new(),
             ended: watch::Sender::new(false),
             blocked: watch::Sender::new(None),
             budget: Arc::new(Budget::new(limits.incoming)),
@@ -332,6 +339,28 @@ impl Shared {
         core.session.is_closed() && core.is_written()
     }
 
+    /// How many bytes have not been written, as far as is known: what a writing task has in hand does not count.
+    fn unwritten(&self) -> usize {
+        let core = self.lock();
+        core.session.out.len() + core.pipe.as_ref().map_or(0, |pipe| pipe.rest())
+    }
+
+    /// What an orderly close that was given up leaves undone, for the error's text.
+    pub(crate) fn left_undone(&self) -> String {
+        let mut left = String::new();
+        let unwritten = self.unwritten();
+        if unwritten > 0 {
+            left += &format!("; {unwritten} bytes were not written");
+        }
+        if let Some(unconfirmed) = self.unconfirmed.get().filter(|unconfirmed| !unconfirmed.is_empty()) {
+            left += &format!("; not confirmed: {}", unconfirmed.join(", "));
+        }
+        if let Some(reason) = &*self.blocked.borrow() {
+            left += &format!("; the server blocks publishers ({reason})");
+        }
+        left
+    }
+
     /// Takes the pipe for good: the writer ends.
     pub(crate) fn remove_pipe(&self) -> Option<Box<Pipe>> {
         let mut core = self.lock();
@@ -381,9 +410,24 @@ impl Shared {
         self.closing.notify_one();
     }
 
+    /// The server does not read, and so many bytes of acks wait: gives the connection up, and tells why.
+    #[cold]
+    pub(crate) fn unread(&self, bytes: usize) -> Error {
+        let violation = Violation::UnreadAcks { bytes };
+        let close = faults::close_for(&violation);
+        self.fail(faults::violation(violation), Some(&close));
+        self.failure().cloned().unwrap_or_else(|| faults::lost(None))
+    }
+
     /// Begins an orderly close; the reader sees it through.
     pub(crate) fn close(&self, close: &connection::Close) -> Result<(), Refusal> {
         let ended = self.with(|session| session.close(close, None))?;
+        let unconfirmed = ended.iter().filter_map(|ended| {
+            let (count, first, last) = ended.confirms.as_ref()?.unsettled()?;
+            let id = ended.channel.key.id;
+            Some(format!("{count} publishes of channel {id} (delivery tags {first} to {last})"))
+        });
+        drop(self.unconfirmed.set(unconfirmed.take(SHOWN).collect()));
         end_channels(ended, &closed_by_user());
         self.credit.notify_waiters();
         self.closing.notify_one();

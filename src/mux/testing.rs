@@ -7,6 +7,7 @@ use super::channel::Ended;
 use super::delivery::Delivery;
 use super::ids::ChannelKey;
 use super::inbound::{Inbound, Received};
+use super::outgoing::Batch;
 use super::returns::Returned;
 use super::session::{Event, Session};
 use super::tune::Agreed;
@@ -132,11 +133,16 @@ impl Client {
 
     /// What was to be written since the last time.
     pub(crate) fn written(&mut self) -> Vec<u8> {
-        let mut slices = vec![std::io::IoSlice::new(&[]); 1024];
-        let used = self.session.out.slices(0, &mut slices);
-        let bytes: Vec<u8> = slices.iter().take(used).flat_map(|slice| slice.to_vec()).collect();
-        assert_eq!(bytes.len(), self.session.out.len(), "more pieces than slices");
-        self.session.out.clear();
+        let (mut bytes, mut batch) = (Vec::new(), Batch::default());
+        while !self.session.out.is_empty() {
+            self.session.out.take(&mut batch);
+            let before = bytes.len();
+            let mut slices = vec![std::io::IoSlice::new(&[]); 1024];
+            let used = batch.slices(0, &mut slices);
+            slices.iter().take(used).for_each(|slice| bytes.extend_from_slice(slice));
+            assert_eq!(bytes.len() - before, batch.len(), "more pieces than slices");
+            batch.clear();
+        }
         bytes
     }
 

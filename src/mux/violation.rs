@@ -5,7 +5,8 @@ use thiserror::Error;
 use crate::codec::frame::FrameError;
 use crate::codec::generated::basic;
 use crate::codec::generated::constants::{
-    CHANNEL_ERROR, COMMAND_INVALID, FRAME_ERROR, NOT_ALLOWED, RESOURCE_ERROR, SYNTAX_ERROR, UNEXPECTED_FRAME,
+    CHANNEL_ERROR, COMMAND_INVALID, FRAME_ERROR, NOT_ALLOWED, PRECONDITION_FAILED, RESOURCE_ERROR,
+    SYNTAX_ERROR, UNEXPECTED_FRAME,
 };
 use crate::codec::{Arguments, DecodeError, Method, MethodId};
 
@@ -38,8 +39,14 @@ pub(crate) enum Violation {
     BodyTooLong { announced: u64 },
     #[error("a body of {announced} bytes, the limit is {limit}")]
     MessageTooLarge { announced: u64, limit: u64 },
+    #[error("more than {limit} bytes of unfinished messages, on all channels together")]
+    Unfinished { limit: u64 },
+    #[error("more deliveries than its prefetch of {prefetch} for a consumer on channel {channel}")]
+    Overrun { channel: u16, prefetch: u16 },
     #[error("the server does not read the answers that it asks for: {answers} of them wait")]
     Unread { answers: u32 },
+    #[error("the server does not read what it is sent: {bytes} bytes of acks wait")]
+    UnreadAcks { bytes: usize },
     #[error("the server wants a frame_max of {0} bytes, the protocol's least is 4096")]
     FrameMax(u32),
 }
@@ -64,7 +71,8 @@ impl Violation {
             }
             // as a server answers a client that uses a tag twice
             Self::FrameMax(_) | Self::TagTwice { .. } => NOT_ALLOWED,
-            Self::Unread { .. } => RESOURCE_ERROR,
+            Self::Unread { .. } | Self::UnreadAcks { .. } | Self::Unfinished { .. } => RESOURCE_ERROR,
+            Self::Overrun { .. } => PRECONDITION_FAILED,
         }
     }
 
@@ -76,6 +84,7 @@ impl Violation {
             | Self::Unexpected { method, .. }
             | Self::Interrupted { method, .. } => *method,
             Self::TagTwice { .. } => basic::ConsumeOk::ID,
+            Self::Overrun { .. } => basic::Deliver::ID,
             _ => MethodId::NONE,
         }
     }

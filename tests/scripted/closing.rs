@@ -355,7 +355,11 @@ async fn e14_a_dropped_connection_closes_its_socket_though_nobody_answers() {
 
 #[tokio::test]
 async fn e15_a_consumer_that_takes_nothing_stops_nobody() {
-    let (mut server, connection, channel, _idle) = with_consumer().await;
+    let (mut server, connection, channel) = with_channel().await;
+    let queue = channel.queue("q").unwrap();
+    // without a limit
+    let (idle, _) = both(queue.consume().tag("c").prefetch(0), server.start_consumer(1, "c")).await;
+    let _idle = idle.unwrap();
     let _returns = channel.returns();
     let other = open(&mut server, &connection, 2).await;
     let mut busy = consumer(&mut server, &other, "d").await;

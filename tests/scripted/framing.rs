@@ -212,7 +212,10 @@ async fn a11_a_whole_session_byte_by_byte_is_the_same_as_in_large_pieces() {
 
 #[tokio::test]
 async fn a11_a_thousand_frames_in_one_write_all_arrive() {
-    let (mut server, _connection, _channel, mut consumer) = with_consumer().await;
+    let (mut server, _connection, channel) = with_channel().await;
+    let queue = channel.queue("q").unwrap();
+    let (consumer, _) = both(queue.consume().tag("c").prefetch(400), server.start_consumer(1, "c")).await;
+    let mut consumer = consumer.unwrap();
     let bytes: Vec<u8> = (1..=400).flat_map(|n: u64| delivery(1, "c", n, &n.to_be_bytes())).collect();
     server.write(&bytes).await;
     for n in 1..=400_u64 {
