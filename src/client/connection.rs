@@ -81,7 +81,13 @@ impl Connection {
     /// Cancel safe.
     pub async fn closed(&self) -> Error {
         self.link.shared.ended().await;
-        self.link.shared.failure().cloned().unwrap_or_else(|| Error::new(ErrorKind::Closed, "closed"))
+        self.link.shared.end_reason()
+    }
+
+    /// The host and port that it is with.
+    pub(crate) fn server(&self) -> (&str, u16) {
+        let server = &self.link.shared.server;
+        (&server.host, server.port)
     }
 
     /// Whether calls are still accepted.

@@ -9,13 +9,14 @@ use std::task::{Context, Poll, Waker};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
+use super::faults::{self, Call};
 use super::link::Link;
 use super::queue::{DeliveryQueue, End, Farewell};
 use super::returns::Returns;
 use super::shared::{Shared, Urgency};
 use super::waiters::{Answer, Driver, ReplyWaiter};
 use crate::codec::generated::{basic, channel, constants};
-use crate::codec::{Arguments, Method, Request, ShortStr};
+use crate::codec::{Arguments, Method, MethodId, Request, ShortStr};
 use crate::error::{Error, ErrorKind, Scope};
 use crate::mux::channel::{Expect, Pending};
 use crate::mux::confirms::{Confirms, Outcome};
@@ -126,7 +127,7 @@ impl ChannelLink {
             link.shared.with(|session| session.open_channel(waiter, |key| Arc::new(ChannelState::new(key))));
         let state = opened.map_err(|refusal| link.shared.refused(refusal))?;
         let opened = Self { link, state };
-        opened.await_answer(answer).await?;
+        opened.await_answer(answer, channel::Open::ID).await?;
         Ok(opened)
     }
 
@@ -136,9 +137,17 @@ impl ChannelLink {
 
     fn refused(&self, refusal: Refusal) -> Error {
         match (refusal, self.state.error()) {
-            (Refusal::ChannelClosed | Refusal::ConnectionClosed, Some(error)) => error.clone(),
+            (Refusal::ChannelClosed | Refusal::ConnectionClosed, Some(error)) => error.earlier(),
+            (Refusal::ChannelClosed, None) if self.shared().failure().is_none() => {
+                faults::closed_channel(self.state.key.id.get())
+            }
             (refusal, _) => self.shared().refused(refusal),
         }
+    }
+
+    /// Why the channel has ended, for whoever was at work on it then.
+    fn end_reason(&self) -> Error {
+        self.state.error().cloned().unwrap_or_else(|| self.shared().end_reason())
     }
 
     /// Runs a command under the lock.
@@ -155,20 +164,20 @@ impl ChannelLink {
 
     /// Sends a request and waits for its reply.
     pub(crate) async fn call<M: Request>(&self, request: &M) -> Result<M::Reply, Error> {
-        let turn = self.link.turn(&self.state.turn).await?;
+        let turn = self.turn(M::ID).await?;
         let answer = self.start(turn, Expect::only(M::Reply::ID), |session, key, pending| {
             session.call(key, request, pending)
         })?;
-        expect_method(self.await_answer(answer).await?)
+        expect_method(self.await_answer(answer, M::ID).await?)
     }
 
     /// Sends `basic.cancel`: its answer is told apart by the consumer tag.
     pub(crate) async fn cancel(&self, tag: &ShortStr) -> Result<(), Error> {
-        let turn = self.link.turn(&self.state.turn).await?;
+        let turn = self.turn(basic::Cancel::ID).await?;
         let method = basic::Cancel { consumer_tag: tag.clone(), no_wait: false };
         let answer = self
             .start(turn, expect_cancel(tag), |session, key, pending| session.call(key, &method, pending))?;
-        self.await_answer(answer).await.map(drop)
+        self.await_answer(answer, basic::Cancel::ID).await.map(drop)
     }
 
     /// Sends `basic.cancel` at once; nobody waits for its answer.
@@ -178,10 +187,10 @@ impl ChannelLink {
 
     /// Sends `basic.get`. `None`: the queue is empty.
     pub(crate) async fn get(&self, method: &basic::Get) -> Result<Option<Delivery>, Error> {
-        let turn = self.link.turn(&self.state.turn).await?;
+        let turn = self.turn(basic::Get::ID).await?;
         let expect = Expect { reply: basic::GetOk::ID, or: Some(basic::GetEmpty::ID), tag: None };
         let answer = self.start(turn, expect, |session, key, pending| session.call(key, method, pending))?;
-        Ok(match self.await_answer(answer).await? {
+        Ok(match self.await_answer(answer, basic::Get::ID).await? {
             Answer::GetOk(delivery) => Some(delivery),
             Answer::Method(_) => None,
         })
@@ -196,7 +205,7 @@ impl ChannelLink {
         prefetch: Option<u16>,
         method: &basic::Consume,
     ) -> Result<Arc<DeliveryQueue>, Error> {
-        let turn = self.link.turn(&self.state.turn).await?;
+        let turn = self.turn(basic::Consume::ID).await?;
         let unbounded = method.no_ack || prefetch.is_none_or(|prefetch| prefetch == 0);
         let budget = unbounded.then(|| Arc::clone(&self.shared().budget));
         let queue = Arc::new(DeliveryQueue::new(self.state.key, method.no_ack, budget));
@@ -210,8 +219,8 @@ impl ChannelLink {
         })?;
         // dropped, or timed out, before the answer: the consumer is cancelled when it comes
         let mut unheard = Unheard { channel: self, queue: Some(queue) };
-        self.await_answer(answer).await?;
-        unheard.queue.take().ok_or_else(|| super::faults::lost(None))
+        self.await_answer(answer, basic::Consume::ID).await?;
+        unheard.queue.take().ok_or_else(|| self.shared().end_reason())
     }
 
     fn start(
@@ -229,8 +238,20 @@ impl ChannelLink {
         Ok(answer)
     }
 
-    async fn await_answer(&self, answer: oneshot::Receiver<Result<Answer, Error>>) -> Result<Answer, Error> {
-        self.link.await_answer(answer).await
+    async fn turn(&self, method: MethodId) -> Result<OwnedSemaphorePermit, Error> {
+        self.link.turn(&self.state.turn, self.named(method)).await
+    }
+
+    async fn await_answer(
+        &self,
+        answer: oneshot::Receiver<Result<Answer, Error>>,
+        method: MethodId,
+    ) -> Result<Answer, Error> {
+        self.link.await_answer(answer, self.named(method)).await
+    }
+
+    fn named(&self, method: MethodId) -> Call {
+        Call { method, channel: self.state.key.id.get() }
     }
 
     // What has no answer.
@@ -420,7 +441,7 @@ impl ChannelLink {
                 waker.wake_by_ref();
                 Poll::Pending
             }
-            Asked::Ended => Poll::Ready(Err(self.refused(Refusal::ChannelClosed))),
+            Asked::Ended => Poll::Ready(Err(self.end_reason())),
         }
     }
 
@@ -510,8 +531,10 @@ impl ChannelLink {
             Ok(Ok(answer)) => answer.map(drop),
             // the connection ended meanwhile, and the channel with it
             Ok(Err(_)) => Ok(()),
-            Err(_) => Err(Error::new(ErrorKind::Timeout, "the server did not answer channel.close in time")
-                .with_scope(Scope::Channel)),
+            Err(_) => {
+                let call = self.named(channel::Close::ID);
+                Err(faults::unanswered(call, self.shared().limits.close_timeout).with_scope(Scope::Channel))
+            }
         }
     }
 
@@ -525,7 +548,7 @@ impl ChannelLink {
         let close = channel::Close { reply_code: constants::REPLY_SUCCESS, ..channel::Close::default() };
         let ended = self.shared().with(|session| session.close_channel(self.state.key, &close, waiter));
         let Ok(ended) = ended else { return false };
-        let error = Error::new(ErrorKind::Closed, "the channel was closed");
+        let error = faults::closed_channel(self.state.key.id.get());
         super::shared::end_channels(vec![ended], &error);
         self.shared().credit.notify_waiters();
         true

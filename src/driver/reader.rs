@@ -14,15 +14,16 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::dial::ReadHalf;
-use super::faults;
+use super::faults::{self, Call};
 use super::input::Input;
 use super::queue::{DeliveryQueue, End};
-use super::shared::{Shared, closed_by_user, end_channels};
+use super::shared::{Shared, end_channels};
 use super::waiters::{Answer, Driver};
-use crate::codec::Method;
 use crate::codec::frame::{Chunk, Cutter};
-use crate::codec::generated::channel;
-use crate::error::{Error, ErrorKind, Scope};
+use crate::codec::generated::{channel, connection};
+use crate::codec::peer_text::PeerText;
+use crate::codec::{Arguments, Method};
+use crate::error::{Error, Scope};
 use crate::mux::delivery::Delivery;
 use crate::mux::inbound::{Inbound, Received};
 use crate::mux::session::Event;
@@ -48,6 +49,8 @@ pub(crate) struct Reader {
     batch: Batch,
     /// Who is to be woken because of confirms; empty but for a moment.
     woken: Vec<Waker>,
+    /// The agreed interval, in seconds.
+    heartbeat: u16,
     last_read: Instant,
     /// Whether much came with it.
     busy: bool,
@@ -75,7 +78,9 @@ enum Stop {
     /// Nothing more is to be said.
     Done,
     /// The server ended it without a close.
-    Lost(Option<io::Error>),
+    Lost(Option<Arc<io::Error>>),
+    /// The task was dropped: its runtime shuts down.
+    Dropped,
     /// Nothing came for too long.
     Silent,
     /// The server did not answer our close in time.
@@ -101,6 +106,7 @@ impl Reader {
             inbound,
             batch: Batch::default(),
             woken: Vec::new(),
+            heartbeat: agreed.heartbeat,
             last_read: Instant::now(),
             busy: false,
             // fires at once, and is set then
@@ -173,7 +179,7 @@ impl Reader {
                     }
                 }
                 Received::Unclaimed { channel, delivery } => {
-                    let tag = String::from_utf8_lossy(delivery.consumer_tag());
+                    let tag = PeerText(delivery.consumer_tag());
                     tracing::warn!(channel, %tag, "a delivery for an unknown consumer stays unacknowledged");
                 }
                 Received::GetOk { channel, delivery } => {
@@ -207,7 +213,7 @@ impl Reader {
                 state.acked_below.store(number, Ordering::Relaxed);
             }
             if let Ok(Event::ChannelClosed { close, ended, .. }) = &event {
-                ended.channel.will_end(faults::channel_closed(close));
+                ended.channel.will_end(faults::channel_closed(channel, close));
             }
             std::mem::swap(&mut session.woken, &mut self.woken);
             event
@@ -231,27 +237,27 @@ impl Reader {
                 }
             }
             Event::ChannelClosed { id, close, ended } => {
-                let error = faults::channel_closed(&close);
+                let error = faults::channel_closed(id, &close);
                 tracing::debug!(channel = id, %error, "the server closed a channel");
                 end_channels(vec![ended], &error);
                 self.end_consumers(id, &error);
                 self.shared.credit.notify_waiters();
             }
             Event::ChannelCloseOk { id, waiter } => {
-                self.end_consumers(id, &Error::new(ErrorKind::Closed, "the channel was closed"));
+                self.end_consumers(id, &faults::closed_channel(id));
                 if let Some(waiter) = waiter {
                     waiter.complete(Ok(Answer::Method(channel::CloseOk.into())));
                 }
             }
             Event::Cancelled { id, tag } => {
-                tracing::debug!(channel = id, %tag, "the server cancelled a consumer");
+                tracing::debug!(channel = id, tag = %PeerText(tag.as_bytes()), "the server cancelled a consumer");
                 if let Some(queue) = self.inbound.unregister(id, &tag) {
                     self.shared.end_consumer(&queue, End::CancelledByServer);
                 }
             }
             Event::FlowResumed => self.shared.credit.notify_waiters(),
             Event::Blocked { reason } => {
-                tracing::warn!(%reason, "the server blocks publishers");
+                tracing::warn!(reason = %PeerText(reason.as_bytes()), "the server blocks publishers");
                 self.shared.blocked.send_replace(Some(reason));
             }
             Event::Unblocked => {
@@ -260,14 +266,12 @@ impl Reader {
                 self.shared.credit.notify_waiters();
             }
             Event::ConnectionClosed { close } => {
-                let error = faults::connection_closed(&close);
-                tracing::warn!(%error, "the server closed the connection");
-                self.shared.fail(error, None);
+                self.shared.fail(faults::connection_closed(&self.shared.server, &close), None);
                 return false;
             }
             Event::ConnectionCloseOk { waiter } => {
                 drop(waiter);
-                self.shared.fail(closed_by_user(), None);
+                self.shared.fail(faults::closed_connection(), None);
                 return false;
             }
         }
@@ -335,7 +339,7 @@ impl Reader {
     fn has_read(&mut self, read: io::Result<usize>, room: usize) -> Option<Stop> {
         match read {
             Ok(0) => Some(Stop::Lost(None)),
-            Err(error) => Some(Stop::Lost(Some(error))),
+            Err(error) => Some(Stop::Lost(Some(Arc::new(error)))),
             Ok(count) => {
                 self.last_read = Instant::now();
                 self.busy = count >= BUSY;
@@ -360,7 +364,7 @@ impl Reader {
 
     fn gave_up(&self) -> Stop {
         match self.shared.write_error.get() {
-            Some(error) => Stop::Lost(Some(io::Error::new(error.kind(), error.to_string()))),
+            Some(error) => Stop::Lost(Some(Arc::clone(error))),
             None => Stop::CloseTimeout,
         }
     }
@@ -387,29 +391,25 @@ impl Reader {
 
     /// Tells everybody why it is over.
     fn stop(&mut self, stop: &Stop) {
+        let server = &self.shared.server;
         match stop {
             Stop::Done => {}
             Stop::Lost(source) => {
-                let source = source.as_ref().map(|error| io::Error::new(error.kind(), error.to_string()));
-                self.shared.fail(faults::lost(source), None);
+                self.shared.fail(faults::lost(server, source.clone()), None);
             }
-            Stop::Silent => {
-                let error =
-                    Error::new(ErrorKind::HeartbeatMissed, "nothing came from the server for two heartbeats");
-                self.shared.fail(error, None);
-            }
+            Stop::Dropped => self.shared.fail(faults::runtime_ended(server), None),
+            Stop::Silent => self.shared.fail(faults::silent(server, self.heartbeat), None),
             Stop::CloseTimeout => {
-                let error =
-                    Error::new(ErrorKind::Timeout, "the server did not answer connection.close in time");
+                let call = Call { method: connection::Close::ID, channel: 0 };
+                let error = faults::unanswered(call, self.shared.limits.close_timeout);
                 self.shared.fail(error.with_scope(Scope::Connection), None);
             }
             Stop::Violation(violation) => {
-                tracing::warn!(%violation, "the server broke the protocol");
                 let close = faults::close_for(violation);
-                self.shared.fail(faults::violation(violation.clone()), Some(&close));
+                self.shared.fail(faults::violation(server, violation), Some(&close));
             }
         }
-        let error = self.shared.failure().cloned().unwrap_or_else(|| faults::lost(None));
+        let error = self.shared.end_reason();
         for queue in self.inbound.take_consumers() {
             self.shared.end_consumer(&queue, End::Failed(error.clone()));
         }
@@ -435,7 +435,7 @@ impl Reader {
 impl Drop for Reader {
     /// However the task ends, nobody is left waiting: also when the runtime shuts down.
     fn drop(&mut self) {
-        self.stop(&Stop::Lost(None));
+        self.stop(&Stop::Dropped);
     }
 }
 

@@ -25,10 +25,11 @@ use super::budget::Budget;
 use super::dial::WriteHalf;
 use super::faults;
 use super::pipe::Pipe;
+use super::server::Server;
 use super::waiters::Driver;
 use crate::codec::ShortStr;
 use crate::codec::generated::connection;
-use crate::error::{Error, ErrorKind, Scope};
+use crate::error::Error;
 use crate::mux::channel::Ended;
 use crate::mux::heartbeat::Heartbeat;
 use crate::mux::session::{Refusal, Session};
@@ -152,6 +153,7 @@ impl Urgency {
 /// The shared state of one connection.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    pub server: Server,
     core: Mutex<Core>,
     /// Wakes the writer.
     pub to_write: Notify,
@@ -164,7 +166,7 @@ pub(crate) struct Shared {
     /// Why the connection has ended.
     failure: OnceLock<Error>,
     /// Why nothing can be written any more.
-    pub write_error: OnceLock<io::Error>,
+    pub write_error: OnceLock<Arc<io::Error>>,
     /// Whether it has ended: set after `failure`.
     ended: watch::Sender<bool>,
     /// Why the server takes no publishes, while it does not.
@@ -176,12 +178,14 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(
+        server: Server,
         session: Session<Driver>,
         stream: WriteHalf,
         heartbeat: Heartbeat,
         limits: Limits,
     ) -> Self {
         Self {
+            server,
             core: Mutex::new(Core {
                 session,
                 pipe: Some(Box::new(Pipe::new(stream))),
@@ -359,14 +363,17 @@ impl Shared {
     /// Nothing can be written any more. The reader ends the connection, once it has seen what the server
     /// says.
     pub(crate) fn write_failed(&self, error: io::Error) {
-        drop(self.write_error.set(error));
+        drop(self.write_error.set(Arc::new(error)));
         self.closing.notify_one();
     }
 
     /// Ends the connection for everybody who waits, with the first error that is given. With a `close`, the
     /// server is told why.
     pub(crate) fn fail(&self, error: Error, close: Option<&connection::Close>) {
-        let error = self.failure.get_or_init(|| error).clone();
+        if self.failure.set(error.clone()).is_ok() {
+            self.server.log_end(&error);
+        }
+        let error = self.failure().cloned().unwrap_or(error);
         let (ended, waiters) = self.with(|session| session.fail(close));
         end_channels(ended, &error);
         for waiter in waiters {
@@ -383,7 +390,7 @@ impl Shared {
     /// Begins an orderly close; the reader sees it through.
     pub(crate) fn close(&self, close: &connection::Close) -> Result<(), Refusal> {
         let ended = self.with(|session| session.close(close, None))?;
-        end_channels(ended, &closed_by_user());
+        end_channels(ended, &faults::closed_connection());
         self.credit.notify_waiters();
         self.closing.notify_one();
         Ok(())
@@ -392,6 +399,11 @@ impl Shared {
     /// Why the connection has ended, if it has.
     pub(crate) fn failure(&self) -> Option<&Error> {
         self.failure.get()
+    }
+
+    /// The same, for whoever has found that it has.
+    pub(crate) fn end_reason(&self) -> Error {
+        self.failure().cloned().unwrap_or_else(|| faults::lost(&self.server, None))
     }
 
     /// Waits until the connection has ended. Cancel safe.
@@ -403,16 +415,10 @@ impl Shared {
     /// The error for a refused command of a channel or the connection.
     pub(crate) fn refused(&self, refusal: Refusal) -> Error {
         match (refusal, self.failure()) {
-            (Refusal::ConnectionClosed | Refusal::ChannelClosed, Some(failure)) => failure.clone(),
-            (Refusal::ConnectionClosed, None) => closed_by_user(),
+            (Refusal::ConnectionClosed | Refusal::ChannelClosed, Some(failure)) => failure.earlier(),
             (refusal, _) => faults::refused(refusal),
         }
     }
-}
-
-/// The error after a close by the user.
-pub(crate) fn closed_by_user() -> Error {
-    Error::new(ErrorKind::Closed, "the connection was closed").with_scope(Scope::Connection)
 }
 
 /// Tells everybody who waits on channels that have ended.

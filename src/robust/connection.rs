@@ -10,7 +10,7 @@ use super::event::{Counters, Events};
 use super::shared::{Handle, Shared, closed};
 use crate::client::{Blocked, ConnectOptions};
 use crate::codec::{FieldTable, ShortStr};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Origin, Result};
 
 /// Connects to the broker at a URI such as `amqp://guest:guest@127.0.0.1/`, and connects again whenever that is lost.
 /// See [`robust`](crate::robust).
@@ -163,8 +163,9 @@ impl Connection {
         let drained = tokio::time::timeout(limit, super::drain::drain(self.shared())).await;
         self.close().await?;
         drained.map_err(|_| {
-            let text = format!("not all was acknowledged and confirmed within {} s", limit.as_secs_f32());
-            Error::new(ErrorKind::Timeout, text)
+            let limit = limit.as_secs_f32();
+            let text = format!("drain: not everything was acknowledged and confirmed within {limit} s");
+            Error::new(ErrorKind::Timeout, text).with_origin(Origin::User)
         })
     }
 
