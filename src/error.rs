@@ -45,27 +45,27 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// | kind | when it happens | origin | scope | what to do | an example |
 /// |---|---|---|---|---|---|
-/// | [`Config`](ErrorKind::Config) | The URI or an option is not valid. | `User` | `Connection` | Correct it. | `the URI has no scheme: begin it with amqp://` |
-/// | [`Argument`](ErrorKind::Argument) | An argument breaks a limit of the protocol; nothing was sent. | `User` | `Call` | Correct the argument. | `the routing key has 300 bytes: at most 255 are possible` |
-/// | [`Unsupported`](ErrorKind::Unsupported) | This crate, or this kind of connection, does not do that; nothing was sent. | `User` | `Call` | Use what the text names. | `amqps: this version of lepus has no TLS` |
-/// | [`Connect`](ErrorKind::Connect) | The host was not found, or nothing accepts connections there. | `Network` | `Connection` | Check host, port and firewall, and whether the server runs; try again. | `cannot connect to broker:5672: nothing listens on that port` |
-/// | [`NotAmqp`](ErrorKind::NotAmqp) | What listens there does not speak AMQP 0-9-1: TLS, HTTP, or another version of AMQP. No credentials were sent. | `Peer` | `Connection` | Correct the port, or the URI's scheme. | `broker:15672 is an HTTP server, not an AMQP server` |
+/// | [`Config`](ErrorKind::Config) | The URI or an option is not valid. | `User` | `Connection` | Correct it. | `bad AMQP URI: it has no scheme: begin it with amqp://` |
+/// | [`Argument`](ErrorKind::Argument) | An argument breaks a limit of the protocol; nothing was sent. | `User` | `Call` | Correct the argument. | `the routing key has 300 bytes, and AMQP allows at most 255` |
+/// | [`Unsupported`](ErrorKind::Unsupported) | This crate, or this kind of connection, does not do that; nothing was sent. | `User` | `Call` | Use what the text names. | `amqps: this version of lepus has no TLS; use amqp:// and a port without TLS` |
+/// | [`Connect`](ErrorKind::Connect) | The host was not found, or nothing accepts connections there. | `Network` | `Connection` | Check host, port and firewall, and whether the server runs; try again. | `cannot connect to broker:5672: nothing listens there; check the port, and whether the server runs` |
+/// | [`NotAmqp`](ErrorKind::NotAmqp) | What listens there does not speak AMQP 0-9-1: TLS, HTTP, or another version of AMQP. No credentials were sent. | `Peer` | `Connection` | Correct the port, or the URI's scheme. | `broker:15672 is an HTTP server, not an AMQP server: check the port` |
 /// | [`HandshakeTimeout`](ErrorKind::HandshakeTimeout) | The server did not finish the handshake in time, or said nothing at all. | `Peer` | `Connection` | Check that the port is an AMQP port; try again. | `broker:5672 accepted the connection and then said nothing for 10 s` |
-/// | [`Auth`](ErrorKind::Auth) | The server refused the credentials, or offers none of the chosen mechanisms. If it dropped the connection without a word, the origin is `Network`. | `Peer` | `Connection` | Correct user and password. | `broker:5672 refused the login of user "app"` |
-/// | [`Vhost`](ErrorKind::Vhost) | The server refused the virtual host: it does not exist, or the user has no access. | `Peer` | `Connection` | Create the vhost, or give the user permissions on it. | `broker:5672 refused user "app" the vhost "prod"` |
-/// | [`ConnectionClosed`](ErrorKind::ConnectionClosed) | The server closed the connection. | `Peer` | `Connection` | See [`reply_code`](Error::reply_code): 320 is a shutdown, connect again; others are mistakes. | `the server broker:5672 closed the connection: 320 CONNECTION_FORCED` |
+/// | [`Auth`](ErrorKind::Auth) | The server refused the credentials, or offers none of the chosen mechanisms. If it dropped the connection without a word, the origin is `Network`. | `Peer` | `Connection` | Correct user and password. | `cannot log in to broker:5672 as user "app" (vhost "prod"), check user and password: 403 ACCESS_REFUSED` |
+/// | [`Vhost`](ErrorKind::Vhost) | The server refused the virtual host: it does not exist, or the user has no access. | `Peer` | `Connection` | Create the vhost, or give the user permissions on it. | `cannot open vhost "prod" on broker:5672 as user "app", check its name, and the user's permissions on it: 530 NOT_ALLOWED` |
+/// | [`ConnectionClosed`](ErrorKind::ConnectionClosed) | The server closed the connection. | `Peer` | `Connection` | See [`reply_code`](Error::reply_code): 320 is a shutdown, connect again; others are mistakes. | `broker:5672 closed the connection: 320 CONNECTION_FORCED` |
 /// | [`ChannelClosed`](ErrorKind::ChannelClosed) | The server closed the channel. | `Peer` | `Channel` | See [`reply_code`](Error::reply_code) and the text; then open another channel. | `the server closed channel 1: 404 NOT_FOUND - no queue 'jobs' in vhost '/'` |
-/// | [`ConnectionLost`](ErrorKind::ConnectionLost) | The network connection ended without a close. On a robust connection also: there is none at the moment (scope `Call`). | `Network` | `Connection` | Connect again, or use a robust connection. | `the connection to broker:5672 was reset` |
-/// | [`HeartbeatMissed`](ErrorKind::HeartbeatMissed) | Nothing came from the server for twice the heartbeat interval. | `Network` | `Connection` | Connect again; look for a hanging server or a silent firewall. | `nothing came from broker:5672 for 120 s, two heartbeat intervals` |
+/// | [`ConnectionLost`](ErrorKind::ConnectionLost) | The network connection ended without a close. On a robust connection also: there is none at the moment (scope `Call`). | `Network` | `Connection` | Connect again, or use a robust connection. | `the connection to broker:5672 was lost: the other side ended it without a close (end of file)` |
+/// | [`HeartbeatMissed`](ErrorKind::HeartbeatMissed) | Nothing came from the server for twice the heartbeat interval. | `Network` | `Connection` | Connect again; look for a hanging server or a silent firewall. | `nothing came from broker:5672 for 120 s, two heartbeat intervals: the server hangs, or the network is cut` |
 /// | [`Protocol`](ErrorKind::Protocol) | The server broke the protocol. | `Peer` | `Connection` | Report it to whoever makes the server, or a proxy before it. | `broker:5672 broke the protocol: unknown method 10,99 (class, method)` |
 /// | [`Timeout`](ErrorKind::Timeout) | A call, a close or a wait took longer than its limit. The origin is whoever was waited for: the server, the network, or `User` where only the caller's own limit ended the wait. | `Peer` | `Call` | Look at the server, or raise the limit that the text names. | `queue.declare on channel 3: the server did not answer within 30 s` |
-/// | [`Closed`](ErrorKind::Closed) | This program closed the channel or connection, by a call or by dropping the last handle. | `User` | `Channel` | Keep it open, or open another. | `this program closed the connection` |
+/// | [`Closed`](ErrorKind::Closed) | This program closed the channel or connection, by a call or by dropping the last handle. | `User` | `Channel` | Keep it open, or open another. | `this program closed the connection to broker:5672` |
 /// | [`RuntimeEnded`](ErrorKind::RuntimeEnded) | The tokio runtime that drives the connection was shut down while handles were still in use elsewhere. | `User` | `Connection` | Connect on a runtime that lives as long as the handles. | `the tokio runtime that drives the connection to broker:5672 was shut down` |
-/// | [`Nacked`](ErrorKind::Nacked) | The server refused to take responsibility for a published message. | `Peer` | `Call` | Publish it again later; see the queue's length limit. | `the server refused the message (basic.nack)` |
+/// | [`Nacked`](ErrorKind::Nacked) | The server refused to take responsibility for a published message. | `Peer` | `Call` | Publish it again later; see the queue's length limit. | `the server refused to take the message (basic.nack): its queue may be full` |
 /// | [`Returned`](ErrorKind::Returned) | A mandatory message reached no queue and came back; see [`returned`](Error::returned). | `Peer` | `Call` | Declare and bind a queue for the key. | `no queue took the message, and it came back (exchange "jobs", routing key "a.b"): 312 NO_ROUTE` |
-/// | [`ConsumerCancelled`](ErrorKind::ConsumerCancelled) | The server cancelled the consumer, for example because its queue was deleted. | `Peer` | `Call` | Declare the queue again and consume again. | `the server cancelled consumer "ctag-1" of queue "jobs"` |
-/// | [`NoFreeChannel`](ErrorKind::NoFreeChannel) | All channel numbers of the connection are in use. | `User` | `Call` | Close channels, or raise `channel_max` on both sides. | `all 2047 channels of the connection are open` |
-/// | [`Undecodable`](ErrorKind::Undecodable) | The properties or headers of a received message cannot be read; its body can. | `Peer` | `Call` | Use the body alone, or reject the message. | `the message's properties cannot be read` |
+/// | [`ConsumerCancelled`](ErrorKind::ConsumerCancelled) | The server cancelled the consumer, for example because its queue was deleted. | `Peer` | `Call` | Declare the queue again and consume again. | `the server cancelled consumer "ctag-1"; its queue may be gone` |
+/// | [`NoFreeChannel`](ErrorKind::NoFreeChannel) | All channel numbers of the connection are in use. | `User` | `Call` | Close channels, or raise `channel_max` on both sides. | `all 2047 channels of the connection are open: close some, or raise channel_max` |
+/// | [`Undecodable`](ErrorKind::Undecodable) | The properties or headers of a received message cannot be read; its body can. | `Peer` | `Call` | Use the body alone, or reject the message. | `the message's properties cannot be read, its body can` |
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -265,7 +265,7 @@ impl ErrorKind {
     /// Who starts errors of this kind, and how far they reach, unless the place that makes one knows better.
     const fn reach(self) -> (Origin, Scope) {
         match self {
-            Self::Config => (Origin::User, Scope::Connection),
+            Self::Config | Self::RuntimeEnded => (Origin::User, Scope::Connection),
             Self::Argument | Self::Unsupported | Self::NoFreeChannel => (Origin::User, Scope::Call),
             Self::Connect | Self::ConnectionLost | Self::HeartbeatMissed => {
                 (Origin::Network, Scope::Connection)
@@ -281,7 +281,6 @@ impl ErrorKind {
                 (Origin::Peer, Scope::Call)
             }
             Self::Closed => (Origin::User, Scope::Channel),
-            Self::RuntimeEnded => (Origin::User, Scope::Connection),
         }
     }
 }

@@ -69,8 +69,9 @@ impl ConnectOptions {
     /// to write instead, and does not repeat the URI.
     /// [`ErrorKind::Unsupported`] for `amqps`: this version has no TLS.
     pub fn new(uri: &str) -> Result<Self> {
-        let uri: Uri =
-            uri.parse().map_err(|error: UriError| Error::new(ErrorKind::Config, error.to_string()))?;
+        let uri: Uri = uri
+            .parse()
+            .map_err(|error: UriError| Error::new(ErrorKind::Config, format!("bad AMQP URI: {error}")))?;
         if uri.tls {
             let text = "amqps: this version of lepus has no TLS; use amqp:// and a port without TLS";
             return Err(Error::new(ErrorKind::Unsupported, text).with_scope(Scope::Connection));

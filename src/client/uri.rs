@@ -100,27 +100,27 @@ pub(crate) enum ServerName {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum UriError {
     /// The text is empty.
-    #[error("the URI is empty: write amqp://user:password@host/vhost")]
+    #[error("it is empty: write amqp://user:password@host/vhost")]
     Empty,
     /// There is no `://`.
-    #[error("the URI has no scheme: begin it with amqp://")]
+    #[error("it has no scheme: begin it with amqp://")]
     NoScheme,
-    /// The scheme is one that people use for the same, or by mistake.
-    #[error("the URI begins with {0}://, {1}: begin it with amqp://")]
+    /// The scheme is one that people use for the same, or by mistake; what of it, and what to write.
+    #[error("the scheme {0}:// {1}")]
     ForeignScheme(&'static str, &'static str),
     /// The text begins with neither `amqp://` nor `amqps://`.
-    #[error("the URI must begin with amqp:// or amqps://")]
+    #[error("it must begin with amqp:// or amqps://")]
     Scheme,
     /// White space before or behind the whole.
     #[error(
-        "the URI has white space or a line break before or behind it, as values read from files do: remove it"
+        "it has white space or a line break before or behind it, as values read from files do: remove it"
     )]
     Untrimmed,
     /// There is a raw `#`.
-    #[error("the URI has a raw '#', which would start a fragment: in a password or elsewhere write %23")]
+    #[error("it has a raw '#', which would start a fragment: in a password or elsewhere write %23")]
     Fragment,
     /// There is a raw `@` in the vhost or the query, and none before them.
-    #[error("the URI has '@' only after a '/' or '?': in a password write %2F or %3F, elsewhere %40")]
+    #[error("it has '@' only after a '/' or '?': in a password write %2F or %3F, elsewhere %40")]
     MisplacedAt,
     /// There is white space or a control character: raw, or in the host in whatever form.
     #[error("the {0} has white space or a control character: remove it, or percent-encode it")]
@@ -148,11 +148,11 @@ pub(crate) enum UriError {
     NoHost,
     /// There is a second URI behind a comma.
     #[error(
-        "the URI has another one behind a comma: write amqp://user:password@host1,host2/vhost for several hosts"
+        "it has another one behind a comma: write amqp://user:password@host1,host2/vhost for several hosts"
     )]
     SecondUri,
     /// The path is `//`.
-    #[error("the URI ends in '//', which Celery writes for the vhost '/': end it in one '/', or in '/%2F'")]
+    #[error("it ends in '//', which Celery writes for the vhost '/': end it in one '/', or in '/%2F'")]
     DoubleSlash,
     /// The path has a second `/`.
     #[error("the vhost has a second '/': within a vhost write %2F")]
@@ -165,6 +165,9 @@ pub(crate) enum UriError {
         /// The known one that is meant, probably.
         nearest: Option<&'static str>,
     },
+    /// There is a query parameter that other clients know, and what is to be used in its place.
+    #[error("the query parameter {0} is of another client: {1}")]
+    ForeignKey(&'static str, &'static str),
     /// A query parameter that this crate knows has a value it cannot use.
     #[error("the query parameter {key} must be {expected}")]
     QueryValue {
@@ -257,6 +260,22 @@ impl Query {
         ("customize_hostname_check", "https"),
     ];
 
+    /// Parameters of other clients for what is done in another way here.
+    const FOREIGN: [(&str, &str); 12] = [
+        ("ssl_options", "name the files in cacertfile, certfile and keyfile"),
+        ("ssl", "write amqps:// for TLS"),
+        ("retry_delay", "use a robust connection and its backoff"),
+        ("connection_attempts", "use a robust connection and its attempts"),
+        ("reconnect_interval", "use a robust connection and its backoff"),
+        ("blocked_connection_timeout", "limit each publish with wait_at_most"),
+        ("socket_timeout", "write connection_timeout, in milliseconds"),
+        ("stack_timeout", "write connection_timeout, in milliseconds"),
+        ("name", "use ConnectOptions::connection_name"),
+        ("connection_name", "use ConnectOptions::connection_name"),
+        ("client_properties", "use ConnectOptions::client_property"),
+        ("vhost", "write the vhost behind the host, as in amqp://host/vhost"),
+    ];
+
     /// Reads `key=value` pairs with `&` between them.
     fn parse(text: &str) -> Result<Self, UriError> {
         let mut query = Self::default();
@@ -266,6 +285,9 @@ impl Query {
             }
             let (key, value) = split_optional(pair, '=');
             let (key, value) = (decode("query", key)?, decode("query", value.unwrap_or_default())?);
+            if let Some(&(key, instead)) = Self::FOREIGN.iter().find(|(foreign, _)| *foreign == key) {
+                return Err(UriError::ForeignKey(key, instead));
+            }
             let known = Self::KNOWN.iter().find(|(known, _)| *known == key);
             let &(key, expected) =
                 known.ok_or_else(|| UriError::UnknownKey { number, nearest: nearest(&key) })?;
@@ -311,16 +333,16 @@ fn parse_mechanism(name: &str) -> Option<Mechanism> {
 /// The error for another scheme than the two. It tells only well-known ones: others may be anything.
 fn foreign(scheme: &str) -> UriError {
     const FOREIGN: [(&str, &str); 10] = [
-        ("pyamqp", "which is Celery's word for it"),
-        ("librabbitmq", "which is Celery's word for it"),
-        ("py-amqp", "which is Celery's word for it"),
-        ("rabbitmq", "which no AMQP client knows"),
-        ("rabbit", "which no AMQP client knows"),
-        ("amqp+ssl", "which others write for amqps://"),
-        ("http", "which is for the management API, on another port"),
-        ("https", "which is for the management API, on another port"),
-        ("mqtt", "which is another protocol, on another port"),
-        ("rabbitmq-stream", "which is another protocol, on another port"),
+        ("pyamqp", "is Celery's word for it: write amqp://"),
+        ("py-amqp", "is Celery's word for it: write amqp://"),
+        ("librabbitmq", "is Celery's word for it: write amqp://"),
+        ("rabbitmq", "is not one of AMQP: write amqp://"),
+        ("rabbit", "is not one of AMQP: write amqp://"),
+        ("amqp+ssl", "is another word for TLS: write amqps://"),
+        ("http", "is for the management API, on another port: write amqp:// and the port of AMQP"),
+        ("https", "is for the management API, on another port: write amqp:// and the port of AMQP"),
+        ("mqtt", "is for another protocol, on another port: write amqp:// and the port of AMQP"),
+        ("rabbitmq-stream", "is for another protocol, on another port: write amqp:// and the port of AMQP"),
     ];
     if scheme.trim_start().len() < scheme.len() {
         return UriError::Untrimmed;
@@ -624,7 +646,7 @@ mod tests {
             let expected = format!("the query parameter number 2 is unknown: did you mean {nearest}?");
             assert_eq!(error(&format!("{key}=s3cret")), expected, "{key}");
         }
-        for key in ["retry_delay", "", "%20", "ssl_options", &"x".repeat(10_000)] {
+        for key in ["foo", "", "%20", "s3cret", &"x".repeat(10_000)] {
             let shown = error(&format!("{key}=1"));
             assert!(shown.contains("known are heartbeat, connection_timeout"), "{key}: {shown}");
         }
@@ -633,14 +655,13 @@ mod tests {
     #[test]
     fn what_others_write_gets_the_right_hint() {
         for (text, hint) in [
-            (
-                "pyamqp://guest:s3cret@h//",
-                "begins with pyamqp://, which is Celery's word for it: begin it with amqp://",
-            ),
-            ("rabbitmq://h/", "begins with rabbitmq://"),
+            ("pyamqp://guest:s3cret@h//", "the scheme pyamqp:// is Celery's word for it: write amqp://"),
+            ("rabbitmq://h/", "the scheme rabbitmq:// is not one of AMQP"),
             ("HTTP://h:15672", "management API"),
             ("amqp+ssl://h", "amqps://"),
             ("h:5672", "has no scheme: begin it with amqp://"),
+            ("amqp://h?retry_delay=s3cret", "retry_delay is of another client: use a robust connection"),
+            ("amqp://h?ssl_options=%7B%7D", "cacertfile"),
             ("amqp://guest:s3cret@h:5672//", "end it in one '/'"),
             ("amqp://h:99999/", "from 1 to 65535"),
             ("amqp://guest:s3cret@h/\n", "line break"),

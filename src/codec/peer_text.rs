@@ -34,7 +34,7 @@ mod tests {
     fn a_peers_text_is_cut_and_stays_on_one_line() {
         assert_eq!(PeerText(b"a b").to_string(), "a b");
         assert_eq!(PeerText("é\n\x1b[1m".as_bytes()).to_string(), "é\\n\\u{1b}[1m");
-        let long = PeerText(&[b'x'; 100_000]).to_string();
+        let long = PeerText(&vec![b'x'; 100_000]).to_string();
         assert!(long.len() < 300 && long.ends_with("x… (cut: 100000 bytes in all)"), "{long}");
     }
 }

@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,9 +53,9 @@ pub(crate) fn no_turn(call: Call, limit: Duration) -> Error {
 }
 
 /// A command that was refused before anything was sent.
-pub(crate) fn refused(refusal: Refusal) -> Error {
+pub(crate) fn refused(server: &Server, refusal: Refusal) -> Error {
     match refusal {
-        Refusal::ConnectionClosed => closed_connection(),
+        Refusal::ConnectionClosed => closed_connection(server),
         Refusal::ChannelClosed => Error::new(ErrorKind::Closed, "this program closed the channel"),
         Refusal::NoFreeChannel { max } => Error::new(
             ErrorKind::NoFreeChannel,
@@ -71,7 +71,8 @@ pub(crate) fn refused(refusal: Refusal) -> Error {
         ),
         Refusal::Unfit(Unfit::Name { length }) => Error::new(
             ErrorKind::Argument,
-            format!("the exchange or routing key has {length} bytes, and AMQP allows at most 255"),
+            // an exchange that is too long never gets as far
+            format!("the routing key has {length} bytes, and AMQP allows at most 255"),
         ),
         Refusal::Unfit(Unfit::Header { size, limit }) => Error::new(
             ErrorKind::Argument,
@@ -83,8 +84,9 @@ pub(crate) fn refused(refusal: Refusal) -> Error {
 }
 
 /// This program closed the connection.
-pub(crate) fn closed_connection() -> Error {
-    Error::new(ErrorKind::Closed, "this program closed the connection").with_scope(Scope::Connection)
+pub(crate) fn closed_connection(server: &Server) -> Error {
+    Error::new(ErrorKind::Closed, format!("this program closed the connection to {server}"))
+        .with_scope(Scope::Connection)
 }
 
 /// This program closed a channel.
@@ -225,7 +227,7 @@ pub(crate) fn not_connected(
     let why = match source.as_ref().map(io::Error::kind) {
         None => format!("no answer within {} s; check the address and firewalls", limit.as_secs_f32()),
         Some(io::ErrorKind::ConnectionRefused) => {
-            "nothing listens on that port; check the port, and whether the server runs".into()
+            "nothing listens there; check the port, and whether the server runs".into()
         }
         Some(io::ErrorKind::TimedOut) => "no answer; check the address and firewalls".into(),
         Some(
@@ -268,10 +270,11 @@ impl<'a> Login<'a> {
 
     /// `RabbitMQ` has a user that it lets in from nowhere else than its own machine, and does not say so.
     fn hint(&self) -> &'static str {
-        let is_local = self.server.host == "localhost" || self.server.host.parse().is_ok_and(is_loopback);
+        let is_local = self.server.host == "localhost"
+            || self.server.host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
         match &self.user {
             Some(user) if user == "guest" && !is_local => {
-                " (RabbitMQ lets \"guest\" in only from its own machine, unless it is told otherwise)"
+                "; RabbitMQ lets \"guest\" in only from its own machine, unless it is told otherwise"
             }
             _ => "",
         }
@@ -298,11 +301,19 @@ impl<'a> Login<'a> {
         let user = self.user();
         let (kind, text) = match (stage, close.reply_code) {
             (Stage::Login, constants::ACCESS_REFUSED) => {
+                let advice =
+                    if self.user.is_some() { "check user and password" } else { "check the certificate" };
                 let hint = self.hint();
-                (ErrorKind::Auth, format!("{server} refused the login of {user} for vhost \"{vhost}\"{hint}"))
+                let text = format!("cannot log in to {server} as {user} (vhost \"{vhost}\"), {advice}{hint}");
+                (ErrorKind::Auth, text)
             }
             (Stage::Open, constants::NOT_ALLOWED | constants::NOT_FOUND | constants::INVALID_PATH) => {
-                (ErrorKind::Vhost, format!("{server} refused {user} the vhost \"{vhost}\""))
+                let advice = if vhost.to_string().to_ascii_lowercase().contains("%2f") {
+                    "its '/' was percent-encoded twice"
+                } else {
+                    "check its name, and the user's permissions on it"
+                };
+                (ErrorKind::Vhost, format!("cannot open vhost \"{vhost}\" on {server} as {user}, {advice}"))
             }
             _ => (
                 ErrorKind::ConnectionClosed,
@@ -324,7 +335,7 @@ impl<'a> Login<'a> {
                 let (user, hint) = (self.user(), self.hint());
                 let text = format!(
                     "the connection to {server} was lost right after the login of {user}, which may mean that the \
-                     server refused it{hint}: {how}"
+                     server refused it: {how}{hint}"
                 );
                 // or else the network did; a server that refuses can say so
                 Error::new(ErrorKind::Auth, text).with_origin(Origin::Network)
@@ -355,11 +366,6 @@ impl<'a> Login<'a> {
         };
         Error::new(ErrorKind::HandshakeTimeout, text)
     }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "what `is_ok_and` passes")]
-fn is_loopback(address: std::net::IpAddr) -> bool {
-    address.is_loopback()
 }
 
 /// What listens there speaks something else.
@@ -431,7 +437,7 @@ mod tests {
         let mut errors = vec![
             unanswered(call, second),
             no_turn(call, second),
-            closed_connection(),
+            closed_connection(&server),
             closed_channel(1),
             violation(&server, &fault),
             connection_closed(&server, &close),

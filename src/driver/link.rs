@@ -139,7 +139,7 @@ impl Link {
             timeout(limit, turn).await.map_err(|_| faults::no_turn(call, limit))?
         };
         // nobody closes the semaphore
-        taken.map_err(|error| faults::closed_connection().with_source(error))
+        taken.map_err(|error| faults::closed_connection(&self.shared.server).with_source(error))
     }
 
     /// Waits for the answer to a call, for as long as the user allows.

@@ -271,7 +271,7 @@ impl Reader {
             }
             Event::ConnectionCloseOk { waiter } => {
                 drop(waiter);
-                self.shared.fail(faults::closed_connection(), None);
+                self.shared.fail(faults::closed_connection(&self.shared.server), None);
                 return false;
             }
         }

@@ -11,6 +11,7 @@
 //! - Whoever gives the pipe back looks whether more waits meanwhile, under the same lock.
 //! - Whoever takes the buffer wakes waiting publishers.
 
+use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, OnceLock};
@@ -151,7 +152,6 @@ impl Urgency {
 }
 
 /// The shared state of one connection.
-#[derive(Debug)]
 pub(crate) struct Shared {
     pub server: Server,
     core: Mutex<Core>,
@@ -390,7 +390,7 @@ impl Shared {
     /// Begins an orderly close; the reader sees it through.
     pub(crate) fn close(&self, close: &connection::Close) -> Result<(), Refusal> {
         let ended = self.with(|session| session.close(close, None))?;
-        end_channels(ended, &faults::closed_connection());
+        end_channels(ended, &faults::closed_connection(&self.server));
         self.credit.notify_waiters();
         self.closing.notify_one();
         Ok(())
@@ -416,8 +416,15 @@ impl Shared {
     pub(crate) fn refused(&self, refusal: Refusal) -> Error {
         match (refusal, self.failure()) {
             (Refusal::ConnectionClosed | Refusal::ChannelClosed, Some(failure)) => failure.earlier(),
-            (refusal, _) => faults::refused(refusal),
+            (refusal, _) => faults::refused(&self.server, refusal),
         }
+    }
+}
+
+impl fmt::Debug for Shared {
+    /// Nothing of what waits to be written: bodies, or a new secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("server", &self.server).finish_non_exhaustive()
     }
 }
 

@@ -1,5 +1,6 @@
 //! A connection that outlives the network.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +42,7 @@ pub async fn connect_robust(uri: &str) -> Result<Connection> {
 ///
 /// It stays open as long as something uses it: a clone, a channel, an exchange, a queue, a consumer. When the last of
 /// these is dropped it closes in the background; [`close`](Self::close) closes it now and waits.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Connection {
     handle: Arc<Handle>,
 }
@@ -199,5 +200,15 @@ impl Connection {
             },
             None => Ok(()),
         }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (hosts, is_ready) = (self.shared().options().hosts.clone(), self.is_ready());
+        f.debug_struct("Connection")
+            .field("hosts", &hosts)
+            .field("is_ready", &is_ready)
+            .finish_non_exhaustive()
     }
 }

@@ -9,7 +9,7 @@
 //! and the record of what was done on the link before.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -65,7 +65,6 @@ pub(super) enum Command {
     Reopen { channel: Weak<ChannelInner>, generation: u64 },
 }
 
-#[derive(Debug)]
 pub(super) struct Shared {
     pub options: Mutex<Options>,
     pub settings: Settings,
@@ -285,6 +284,13 @@ impl Shared {
         if consumer.needs_acks() {
             consumer.hold(Box::new(self.in_flight.token()));
         }
+    }
+}
+
+impl fmt::Debug for Shared {
+    /// Nothing of what is kept to be published again.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("hosts", &self.options().hosts).finish_non_exhaustive()
     }
 }
 

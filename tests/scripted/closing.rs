@@ -445,6 +445,15 @@ async fn a_new_secret_is_given_and_refused() {
     assert!(!format!("{error:?}").contains("token"));
 }
 
+#[tokio::test]
+async fn no_connection_shows_in_debug_what_waits_to_be_written() {
+    let (server, connection) = connected().await;
+    let text = format!("{connection:?}");
+    assert!(text.starts_with("Connection { host: \"127.0.0.1\", port: "), "{text}");
+    assert!(text.len() < 100, "{text}");
+    drop(server);
+}
+
 #[test]
 fn no_method_shows_its_secrets_in_debug() {
     let secret = || bytes::Bytes::from_static(b"hush-hush");

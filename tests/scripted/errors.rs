@@ -80,7 +80,7 @@ async fn an_io_error_keeps_its_raw_os_error() {
     drop(listener);
     let refused = within("a refused connection", options.connect()).await.unwrap_err();
     says_nothing_twice(&refused);
-    assert!(refused.to_string().contains("nothing listens on that port"), "{refused}");
+    assert!(refused.to_string().contains("nothing listens there"), "{refused}");
     let source = refused.source().and_then(|source| source.downcast_ref::<io::Error>()).unwrap();
     assert!(source.raw_os_error().is_some(), "{source:?}");
 }
@@ -160,7 +160,8 @@ async fn a_refused_login_names_user_server_and_vhost_and_no_password() {
     assert_eq!(
         error.to_string(),
         format!(
-            "127.0.0.1:{} refused the login of user \"app\" for vhost \"prod\": 403 ACCESS_REFUSED - Login was refused",
+            "cannot log in to 127.0.0.1:{} as user \"app\" (vhost \"prod\"), check user and password: 403 ACCESS_REFUSED - \
+             Login was refused",
             listener.port()
         )
     );
@@ -386,7 +387,7 @@ async fn if_all_hosts_fail_each_is_named() {
     for error in [options.connect().await.unwrap_err(), options.robust().connect().await.unwrap_err()] {
         assert_eq!(error.kind(), ErrorKind::Connect);
         let text = error.to_string();
-        let why = "nothing listens on that port; check the port, and whether the server runs";
+        let why = "nothing listens there; check the port, and whether the server runs";
         assert_eq!(
             text,
             format!(
@@ -425,4 +426,67 @@ async fn a_robust_connection_takes_the_hosts_of_the_uri() {
     let mut server = second.accept().await;
     server.handshake(TUNE).await;
     within("the next link", connection.ready()).await.unwrap();
+}
+
+// A robust connection.
+
+/// One that has lost its link, and where nothing listens any more, with channel 1 open.
+async fn lost_robust(
+    change: impl FnOnce(lepus::robust::Options) -> lepus::robust::Options,
+    limit: Duration,
+) -> (lepus::robust::Connection, lepus::robust::Channel) {
+    let listener = Listener::bind().await;
+    let options = change(listener.options().rpc_timeout(limit).robust());
+    let (connection, mut server) = both(options.connect(), async {
+        let mut server = listener.accept().await;
+        server.handshake(TUNE).await;
+        server
+    })
+    .await;
+    let connection = connection.unwrap();
+    let channel = both(connection.channel(), server.open_channel(1)).await.0.unwrap();
+    let mut events = connection.events();
+    drop((server, listener));
+    while !matches!(within("the loss", events.next()).await, Some(lepus::robust::Event::Lost { .. })) {}
+    (connection, channel)
+}
+
+#[tokio::test]
+async fn a_time_out_without_a_connection_blames_the_network_and_says_why_there_is_none() {
+    let limit = Duration::from_millis(50);
+    let (connection, channel) = lost_robust(|options| options, limit).await;
+    for (what, error) in [
+        ("queue.declare", channel.declare_queue("q").await.unwrap_err()),
+        ("channel.open", connection.channel().await.unwrap_err()),
+    ] {
+        assert_eq!((error.kind(), error.origin()), (ErrorKind::Timeout, Origin::Network), "{error}");
+        assert_eq!(
+            error.to_string(),
+            format!("{what}: not sent, because there was no connection within 0.05 s")
+        );
+        assert!(error.source().unwrap().to_string().contains("end of file"), "{error:?}");
+        says_nothing_twice(&error);
+    }
+}
+
+#[tokio::test]
+async fn a_publish_without_a_connection_names_exchange_and_key() {
+    let outage = lepus::robust::Outage::WaitFor(Duration::from_millis(50));
+    let (_connection, channel) =
+        lost_robust(|options| options.on_outage(outage), Duration::from_secs(30)).await;
+    let error = channel.exchange("orders").unwrap().publish("eu.new", "x").await.unwrap_err();
+    assert_eq!((error.kind(), error.origin()), (ErrorKind::Timeout, Origin::Network));
+    assert_eq!(
+        error.to_string(),
+        "basic.publish to exchange \"orders\" with routing key \"eu.new\": not sent, because there was no connection \
+         within 0.05 s"
+    );
+    says_nothing_twice(&error);
+
+    let outage = lepus::robust::Outage::Fail;
+    let (_connection, channel) =
+        lost_robust(|options| options.on_outage(outage), Duration::from_secs(30)).await;
+    let error = channel.exchange("orders").unwrap().publish("eu.new", "x").await.unwrap_err();
+    assert_eq!((error.kind(), error.scope()), (ErrorKind::ConnectionLost, Scope::Call));
+    says_nothing_twice(&error);
 }

@@ -95,10 +95,7 @@ fn definition(class: &Class, method: &Method) -> String {
     } else {
         format!(" {{\n{}\n}}", fields::declarations(&wire_name, visible(method)))
     };
-    let (debug, by_hand) = match has_secret(method) {
-        true => ("", debug(method)),
-        false => (" Debug,", String::new()),
-    };
+    let (debug, by_hand) = if has_secret(method) { ("", debug(method)) } else { (" Debug,", String::new()) };
     format!(
         "{doc}\n#[derive(Clone,{debug} Default, PartialEq{eq})]\n{expect}pub struct {name}{body}{by_hand}"
     )
