@@ -79,7 +79,7 @@ pub use self::client::{
     BindExchange, BindQueue, Blocked, Carrier, Channel, Confirm, ConnectOptions, Connection, Consume,
     Consumer, DeadLetterStrategy, DeclareExchange, DeclareQueue, DeleteExchange, DeleteQueue, Delivery,
     Enqueue, Exchange, ExchangeKind, Get, Handle, Incoming, Message, OnError, OpenChannel, Overflow, Publish,
-    Queue, QueueType, Returned, Returns, RoutingKey, Settled, StreamOffset, UriError, Worker, connect,
+    Queue, QueueType, Returned, Returns, RoutingKey, Settled, StreamOffset, Worker, connect,
 };
 pub use self::codec::table::IntegerTooLarge;
 pub use self::codec::{FieldTable, FieldValue, Properties, ShortStr, Timestamp, TooLong};

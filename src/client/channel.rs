@@ -470,11 +470,16 @@ pub(crate) fn check_raw<M: Arguments>() -> Result<()> {
     }
 }
 
-fn unsupported(text: &str) -> Error {
+fn unsupported(text: &'static str) -> Error {
     Error::new(ErrorKind::Unsupported, text)
 }
 
 /// A short string from what the user gave, or the error that names it.
 pub(crate) fn short(what: &str, name: impl TryInto<ShortStr>) -> Result<ShortStr> {
-    name.try_into().map_err(|_| Error::new(ErrorKind::Argument, format!("{what} has more than 255 bytes")))
+    name.try_into().map_err(|_| {
+        Error::new(
+            ErrorKind::Argument,
+            format!("{what} has more than 255 bytes, which is the most that AMQP allows"),
+        )
+    })
 }

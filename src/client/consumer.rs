@@ -16,6 +16,7 @@ use super::channel::{Channel, ChannelInner, short};
 use super::delivery::{Acks, Delivery, Incoming, Token};
 use super::worker::Handle;
 use crate::codec::generated::basic;
+use crate::codec::peer_text::PeerText;
 use crate::codec::{FieldValue, ShortStr};
 use crate::driver::queue::{DeliveryQueue, End};
 use crate::error::{Error, ErrorKind, Result};
@@ -285,7 +286,9 @@ impl Consumer {
             match end {
                 End::Cancelled => None,
                 End::CancelledByServer => {
-                    Some(Error::new(ErrorKind::ConsumerCancelled, "the server cancelled the consumer"))
+                    let tag = PeerText(self.tag.as_bytes());
+                    let text = format!("the server cancelled consumer \"{tag}\"; its queue may be gone");
+                    Some(Error::new(ErrorKind::ConsumerCancelled, text))
                 }
                 End::Failed(error) if error.kind() == ErrorKind::Closed => None,
                 End::Failed(error) => Some(error),

@@ -87,7 +87,7 @@ impl Incoming {
     /// nobody knows. Everything else of the message can be used all the same.
     pub fn properties(&self) -> Result<Properties> {
         self.raw.properties().map_err(|error| {
-            Error::new(ErrorKind::Undecodable, format!("the message's properties cannot be read: {error}"))
+            Error::new(ErrorKind::Undecodable, "the message's properties cannot be read, its body can")
                 .with_source(error)
         })
     }

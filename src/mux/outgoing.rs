@@ -113,7 +113,7 @@ impl Outgoing {
         self.lanes.iter().any(|lane| lane.channel == channel)
     }
 
-    /// How many batches were taken so far; what is appended now is in the next one, unless it has to wait in a lane.
+    /// The number of the batch that was taken last. What is appended now is in the next one, unless it waits in a lane.
     pub(crate) const fn taken(&self) -> u64 {
         self.taken
     }

@@ -8,22 +8,22 @@ use crate::codec::generated::constants::{
     CHANNEL_ERROR, COMMAND_INVALID, FRAME_ERROR, NOT_ALLOWED, PRECONDITION_FAILED, RESOURCE_ERROR,
     SYNTAX_ERROR, UNEXPECTED_FRAME,
 };
-use crate::codec::{Arguments, DecodeError, Method, MethodId};
+use crate::codec::{Arguments, DecodeError, MethodId};
 
 /// A breach of the protocol by the server. It ends the connection.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(crate) enum Violation {
     #[error(transparent)]
     Frame(#[from] FrameError),
-    #[error("{}: {error}", Method::name(*method))]
+    #[error("{}{error}", culprit(*method, *error))]
     Decode { method: MethodId, error: DecodeError },
     #[error("a content header could not be read: {0}")]
     Header(DecodeError),
     #[error("a frame on channel {0}, which was never opened")]
     ChannelNotOpen(u16),
-    #[error("{} on channel {channel}, where the protocol does not allow it", Method::name(*method))]
+    #[error("{method} on channel {channel}, where the protocol does not allow it")]
     WrongChannel { channel: u16, method: MethodId },
-    #[error("{} on channel {channel}, which nobody asked for", Method::name(*method))]
+    #[error("{method} on channel {channel}, which nobody asked for")]
     Unexpected { channel: u16, method: MethodId },
     #[error("a consumer tag on channel {channel} that another consumer of the channel has")]
     TagTwice { channel: u16 },
@@ -31,7 +31,7 @@ pub(crate) enum Violation {
     StrayHeader(u16),
     #[error("a body frame on channel {0} without a content header before it")]
     StrayBody(u16),
-    #[error("{} on channel {channel} in the middle of a content", Method::name(*method))]
+    #[error("{method} on channel {channel} in the middle of a content")]
     Interrupted { channel: u16, method: MethodId },
     #[error("a content header of class {0}, not basic")]
     HeaderClass(u16),
@@ -87,5 +87,30 @@ impl Violation {
             Self::Overrun { .. } => basic::Deliver::ID,
             _ => MethodId::NONE,
         }
+    }
+}
+
+/// Which method could not be decoded, if that is known and the error does not say it.
+fn culprit(method: MethodId, error: DecodeError) -> String {
+    match error {
+        DecodeError::UnknownMethod(_) => String::new(),
+        _ if method == MethodId::NONE => "a method: ".into(),
+        _ => format!("{method}: "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_method_is_named_once() {
+        let id = MethodId::new(10, 99);
+        for method in [id, MethodId::NONE] {
+            let violation = Violation::Decode { method, error: DecodeError::UnknownMethod(id) };
+            assert_eq!(violation.to_string(), "unknown method 10,99 (class, method)");
+        }
+        let violation = Violation::Decode { method: basic::GetOk::ID, error: DecodeError::Truncated };
+        assert_eq!(violation.to_string(), "basic.get-ok: a value ends beyond its frame or table");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lepus::protocol::{basic, channel, connection, queue};
+use lepus::protocol::{Method, basic, channel, connection, queue};
 use lepus::{ErrorKind, Origin, Scope};
 
 use crate::peer::*;
@@ -459,6 +459,29 @@ async fn a_new_secret_is_given_and_refused() {
     let error = updated.unwrap_err();
     assert_eq!((error.kind(), error.reply_code()), (ErrorKind::ConnectionClosed, Some(530)));
     assert!(!format!("{error:?}").contains("token"));
+}
+
+#[tokio::test]
+async fn no_connection_shows_in_debug_what_waits_to_be_written() {
+    let (server, connection) = connected().await;
+    let text = format!("{connection:?}");
+    assert!(text.starts_with("Connection { host: \"127.0.0.1\", port: "), "{text}");
+    assert!(text.len() < 100, "{text}");
+    drop(server);
+}
+
+#[test]
+fn no_method_shows_its_secrets_in_debug() {
+    let secret = || bytes::Bytes::from_static(b"hush-hush");
+    let shown = [
+        format!("{:?}", connection::UpdateSecret { new_secret: secret(), reason: short("expires") }),
+        format!("{:?}", connection::StartOk { response: secret(), ..Default::default() }),
+        format!("{:?}", connection::Secure { challenge: secret() }),
+        format!("{:?}", Method::from(connection::SecureOk { response: secret() })),
+    ];
+    for text in shown {
+        assert!(text.contains("***") && !text.contains("hush") && !text.contains("104"), "{text}");
+    }
 }
 
 #[tokio::test]
