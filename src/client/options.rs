@@ -96,6 +96,7 @@ impl ConnectOptions {
             limits: Limits {
                 outgoing: 256 << 10,
                 incoming: 16 << 20,
+                unconfirmed: 1 << 20,
                 message: 128 << 20,
                 rpc_timeout: Duration::from_secs(30),
                 close_timeout: Duration::from_secs(5),
@@ -203,10 +204,19 @@ impl ConnectOptions {
         self
     }
 
-    /// Reading pauses while this many bytes wait for consumers that no prefetch limit bounds; 16 MiB
-    /// unless set. While a call or a confirm is awaited it goes on, up to four times as much.
+    /// Reading pauses while this many bytes wait for consumers that no prefetch limit bounds, or four times as many for
+    /// those that one does; 16 MiB unless set. A message counts until it is handed out. While a call or a confirm is
+    /// awaited reading goes on, up to four times as much.
     pub fn incoming_limit(mut self, bytes: usize) -> Self {
         self.limits.incoming = bytes;
+        self
+    }
+
+    /// Publishers wait while this many publishes of their channel are not confirmed; 1,048,576 unless set. A publish
+    /// that was confirmed before an older one counts until that is confirmed, too. Each takes at most 80 bytes: so this
+    /// bounds the memory for confirms of each channel.
+    pub fn unconfirmed_messages(mut self, messages: usize) -> Self {
+        self.limits.unconfirmed = messages.max(1);
         self
     }
 

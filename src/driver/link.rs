@@ -78,7 +78,8 @@ impl Link {
         let opened = perform(&mut stream, server, hello, address.handshake_timeout).await?;
         let agreed = opened.established.agreed;
         let heartbeat = Heartbeat::new(agreed.heartbeat);
-        let session = Session::new(agreed);
+        let mut session = Session::new(agreed);
+        session.unconfirmed_max = limits.unconfirmed;
         let shared = Arc::new(Shared::new(server.clone(), session, stream.write, heartbeat, limits));
         let span = tracing::info_span!("connection", host = %server.host, port = server.port);
         tracing::debug!(parent: &span, ?agreed, "connected");

@@ -44,6 +44,8 @@ pub(crate) struct Limits {
     pub outgoing: usize,
     /// Reading pauses while this many bytes of unbounded deliveries wait.
     pub incoming: usize,
+    /// Publishers wait while so many publishes of their channel are not confirmed.
+    pub unconfirmed: usize,
     /// The largest body that is accepted, in bytes.
     pub message: u64,
     /// How long a call waits for its reply; zero: for ever.

@@ -40,6 +40,8 @@ pub(crate) struct Session<X: Waiters> {
     frame_max: u32,
     /// The server takes no publishes for now.
     blocked: bool,
+    /// Publishers wait while so many publishes of their channel are not settled.
+    pub unconfirmed_max: usize,
     /// Calls of update-secret; several if the futures of earlier ones were dropped.
     secrets: VecDeque<X::Reply>,
     /// What waits to be written.
@@ -127,6 +129,7 @@ impl<X: Waiters> Session<X> {
             ids: Ids::new(agreed.channel_max),
             frame_max: agreed.frame_max,
             blocked: false,
+            unconfirmed_max: usize::MAX,
             secrets: VecDeque::new(),
             out: Outgoing::default(),
             woken: Vec::new(),
@@ -277,9 +280,9 @@ impl<X: Waiters> Session<X> {
         most: usize,
     ) -> Result<Published, Refusal> {
         let wait = self.blocked || self.out.before(key.id.get(), publish.body.len()) >= most;
-        let frame_max = self.frame_max;
+        let (frame_max, unconfirmed_max) = (self.frame_max, self.unconfirmed_max);
         let (open, out) = self.open_and_out(key)?;
-        if wait || !open.flow {
+        if wait || !open.flow || open.in_flight() >= unconfirmed_max {
             return Ok(Published::Wait);
         }
         publish.put(out, key.id.get(), frame_max).map_err(Refusal::Unfit)?;
@@ -541,7 +544,13 @@ impl<X: Waiters> Session<X> {
                 slot.state = State::Open(Box::new(Open::new(channel)));
                 Ok(Event::Opened { id, waiter })
             }
-            (State::Open(open), method) => open_method(id, open, out, &mut self.woken, method),
+            (State::Open(open), method) => {
+                let was_full = open.in_flight() >= self.unconfirmed_max;
+                let event = open_method(id, open, out, &mut self.woken, method)?;
+                // publishers may have waited for that
+                let resumes = was_full && open.in_flight() < self.unconfirmed_max;
+                Ok(if resumes && matches!(event, Event::Nothing) { Event::FlowResumed } else { event })
+            }
             // late: what the server still sends for a channel that is closing, or for the number's last
             // incarnation
             (State::Free | State::Closing { .. } | State::Opening { .. }, _) => Ok(Event::Nothing),
