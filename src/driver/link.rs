@@ -51,19 +51,22 @@ impl Link {
     /// Cancel safe: dropped before it is done, it leaves nothing behind but a closed socket.
     pub(crate) async fn connect(address: &Address, hello: Hello, limits: Limits) -> Result<Self, Error> {
         let addresses = resolve(&address.server, address.connect_timeout).await?;
-        let mut last = None;
+        let mut failed = Vec::new();
         for at in addresses {
             match Self::connect_to(address, at, hello.clone(), limits).await {
                 // behind another address there may be one that answers
                 Err(error)
                     if error.origin() == Origin::Network || error.kind() == ErrorKind::HandshakeTimeout =>
                 {
-                    last = Some(error);
+                    failed.push(error);
                 }
                 connected => return connected,
             }
         }
-        Err(last.unwrap_or_else(|| faults::not_found(&address.server, None)))
+        let last = failed.pop().unwrap_or_else(|| faults::not_found(&address.server, None));
+        // what failed in the same way is told once
+        failed.retain(|error: &Error| error.kind() != last.kind());
+        Err(last.after(failed))
     }
 
     /// Dials, performs the handshake and starts the two tasks.
