@@ -52,7 +52,10 @@ pub struct Decoder<'a> {
 pub(crate) type Input<'a> = &'a [u8];
 
 impl<'a> Decoder<'a> {
-    /// A decoder for the whole of `source`.
+    /// A decoder for `input`, which is `source` or a part of it.
+    ///
+    /// # Panics
+    /// Reading a string panics if `input` is not a part of `source`.
     pub const fn new(source: &'a Bytes, input: &'a [u8]) -> Self {
         Self { source, input, depth: 0 }
     }

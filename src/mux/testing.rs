@@ -127,10 +127,14 @@ impl Client {
 
     /// What was to be written since the last time.
     pub(crate) fn written(&mut self) -> Vec<u8> {
-        let mut slices = vec![std::io::IoSlice::new(&[]); 1024];
-        let used = self.session.out.slices(0, &mut slices);
-        let bytes: Vec<u8> = slices.iter().take(used).flat_map(|slice| slice.to_vec()).collect();
-        assert_eq!(bytes.len(), self.session.out.len(), "more pieces than slices");
+        let length = self.session.out.len();
+        let mut bytes = Vec::with_capacity(length);
+        // a few at a time: mostly there is one
+        while bytes.len() < length {
+            let mut slices = [std::io::IoSlice::new(&[]); 4];
+            let used = self.session.out.slices(bytes.len(), &mut slices);
+            slices.iter().take(used).for_each(|slice| bytes.extend_from_slice(slice));
+        }
         self.session.out.clear();
         bytes
     }
