@@ -85,6 +85,7 @@ struct Read {
 }
 
 impl Read {
+    #[expect(clippy::panic, reason = "a finding ends the fuzzer")]
     fn all(mut input: BytesMut, frame_max: u32) -> Self {
         let cutter = FrameCutter::new(frame_max);
         let mut frames = std::iter::from_fn(|| {
@@ -280,8 +281,8 @@ impl Choices<'_> {
             _ => channel::Close {
                 reply_code: self.size().try_into().unwrap_or_default(),
                 reply_text: name,
-                class_id: delivery_tag as u16,
-                method_id: (delivery_tag >> 16) as u16,
+                class_id: self.octet().into(),
+                method_id: self.octet().into(),
             }
             .into(),
         }
