@@ -33,6 +33,10 @@ impl Waiters for Nobody {
     type Consumer = ();
     type Confirm = ();
     type Channel = ();
+
+    fn is_same((): &(), (): &()) -> bool {
+        true
+    }
 }
 
 /// The sending half, with one channel open.

@@ -10,6 +10,10 @@ use lepus::protocol::{DecodeError, Frame, FrameCutter, FrameKind, Payload};
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Some((choice, payload)) = data.split_first() else { return };
     let kind = if choice & 1 == 0 { FrameKind::Method } else { FrameKind::Header };
+    // they take further words of property flags for properties
+    if kind == FrameKind::Header && payload.get(13).is_some_and(|flags| flags & 1 == 1) {
+        return;
+    }
     let frame = Frame { kind, channel: 1, payload: Bytes::copy_from_slice(payload) };
     let bytes = written(&frame);
     // what is too short for its kind

@@ -200,13 +200,13 @@ impl Consumer {
 
     /// As [`cancel`](Self::cancel), without holding the consumer.
     pub(crate) fn cancelling(&self) -> impl Future<Output = Result<()>> + Send + use<> {
-        let (channel, tag) = (Arc::clone(&self.channel), self.tag.clone());
-        async move { channel.link.cancel(&tag).await }
+        let (channel, queue) = (Arc::clone(&self.channel), Arc::clone(&self.queue));
+        async move { channel.link.cancel(&queue).await }
     }
 
     /// As [`cancel`](Self::cancel), without waiting for the answer, nor for the channel's turn.
     pub(crate) fn cancel_now(&self) {
-        self.channel.link.cancel_now(&self.tag);
+        self.channel.link.cancel_now(&self.queue);
     }
 
     /// Whether nothing more will come.

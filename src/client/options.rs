@@ -227,6 +227,13 @@ impl ConnectOptions {
         Ok(Connection::new(link))
     }
 
+    /// Connects over a stream that is there already.
+    #[cfg(any(fuzzing, test))]
+    pub(crate) async fn connect_over(&self, stream: crate::driver::dial::Stream) -> Result<Connection> {
+        let link = Link::over(stream, &self.address, self.hello()?, self.limits).await?;
+        Ok(Connection::new(link))
+    }
+
     /// The host and port to connect to.
     pub(crate) fn address(&self) -> (&str, u16) {
         (&self.address.host, self.address.port)

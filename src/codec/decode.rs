@@ -40,10 +40,11 @@ impl DecodeError {
     }
 }
 
-/// Reads primitives from the front of a payload. Strings share the payload's buffer.
+/// Reads primitives from the front of a payload. Strings share the payload's buffer, or are copied out of it.
 #[derive(Debug)]
 pub struct Decoder<'a> {
-    source: &'a Bytes,
+    /// The buffer that strings share; `None` if they are copied.
+    source: Option<&'a Bytes>,
     input: &'a [u8],
     depth: usize,
 }
@@ -52,12 +53,17 @@ pub struct Decoder<'a> {
 pub(crate) type Input<'a> = &'a [u8];
 
 impl<'a> Decoder<'a> {
-    /// A decoder for `input`, which is `source` or a part of it.
+    /// A decoder for `input`, which lies in `source`. Strings share `source` and keep it alive.
     ///
     /// # Panics
     /// Reading a string panics if `input` is not a part of `source`.
     pub const fn new(source: &'a Bytes, input: &'a [u8]) -> Self {
-        Self { source, input, depth: 0 }
+        Self { source: Some(source), input, depth: 0 }
+    }
+
+    /// A decoder whose strings are copies. What is kept for long should not keep a whole read buffer alive.
+    pub const fn copying(input: &'a [u8]) -> Self {
+        Self { source: None, input, depth: 0 }
     }
 
     /// What has not been read yet.
@@ -112,7 +118,7 @@ impl<'a> Decoder<'a> {
     pub fn short_str(&mut self) -> Result<ShortStr, DecodeError> {
         let bytes = self.parse(length_data(be_u8))?;
         // a length octet cannot say more than 255
-        ShortStr::try_from(self.source.slice_ref(bytes)).map_err(|_| DecodeError::Truncated)
+        ShortStr::try_from(self.take(bytes)).map_err(|_| DecodeError::Truncated)
     }
 
     /// A string whose length has four octets; bytes, not necessarily text.
@@ -121,7 +127,12 @@ impl<'a> Decoder<'a> {
     /// When it ends beyond the input.
     pub fn long_str(&mut self) -> Result<Bytes, DecodeError> {
         let bytes = self.parse(length_data(be_u32))?;
-        Ok(self.source.slice_ref(bytes))
+        Ok(self.take(bytes))
+    }
+
+    /// A part of the input, shared or copied.
+    fn take(&self, bytes: &[u8]) -> Bytes {
+        self.source.map_or_else(|| Bytes::copy_from_slice(bytes), |source| source.slice_ref(bytes))
     }
 
     /// Seconds since the epoch.

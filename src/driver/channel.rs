@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -15,7 +15,7 @@ use super::returns::Returns;
 use super::shared::{Shared, Urgency};
 use super::waiters::{Answer, Driver, ReplyWaiter};
 use crate::codec::generated::{basic, channel, constants};
-use crate::codec::{Arguments, Method, Request, ShortStr};
+use crate::codec::{Arguments, Method, Request};
 use crate::error::{Error, ErrorKind, Scope};
 use crate::mux::channel::{Expect, Pending};
 use crate::mux::confirms::{Confirms, Outcome};
@@ -40,6 +40,10 @@ pub(crate) struct ChannelState {
     /// Wakes whoever waits for the end.
     ended: Notify,
     pub returns: Returns,
+    /// Whether a consumer without acks was started on it.
+    without_acks: AtomicBool,
+    /// Whether the server delivered to a consumer that is not there.
+    pub strays: AtomicBool,
 }
 
 impl ChannelState {
@@ -52,7 +56,14 @@ impl ChannelState {
             acked_below: AtomicU64::new(0),
             ended: Notify::new(),
             returns: Returns::default(),
+            without_acks: AtomicBool::new(false),
+            strays: AtomicBool::new(false),
         }
+    }
+
+    /// Whether every delivery on it, for whatever consumer, is to be acknowledged.
+    pub(crate) fn needs_acks(&self) -> bool {
+        !self.without_acks.load(Ordering::Relaxed)
     }
 
     /// The channel is about to end, for this reason. Called under the session's lock, so that whoever finds
@@ -162,18 +173,24 @@ impl ChannelLink {
         expect_method(self.await_answer(answer).await?)
     }
 
-    /// Sends `basic.cancel`: its answer is told apart by the consumer tag.
-    pub(crate) async fn cancel(&self, tag: &ShortStr) -> Result<(), Error> {
+    /// Sends `basic.cancel`, unless the consumer is being cancelled already, and waits for the answer.
+    pub(crate) async fn cancel(&self, queue: &Arc<DeliveryQueue>) -> Result<(), Error> {
         let turn = self.link.turn(&self.state.turn).await?;
-        let method = basic::Cancel { consumer_tag: tag.clone(), no_wait: false };
-        let answer = self
-            .start(turn, expect_cancel(tag), |session, key, pending| session.call(key, &method, pending))?;
+        let (waiter, answer) = ReplyWaiter::new(Some(turn));
+        let (key, tag) = (self.state.key, queue.tag());
+        let over = self
+            .shared()
+            .run(|session| (session.cancel(key, &tag, queue, Some(waiter)), Urgency::Now))
+            .map_err(|refusal| self.refused(refusal))?;
+        if over.is_some() {
+            return Ok(());
+        }
         self.await_answer(answer).await.map(drop)
     }
 
     /// Sends `basic.cancel` at once; nobody waits for its answer.
-    pub(crate) fn cancel_now(&self, tag: &ShortStr) {
-        self.shared().farewell(self.state.key, Farewell::Cancel(tag.clone()));
+    pub(crate) fn cancel_now(&self, queue: &Arc<DeliveryQueue>) {
+        self.shared().farewell(queue, Farewell::Cancel(queue.tag()));
     }
 
     /// Sends `basic.get`. `None`: the queue is empty.
@@ -197,6 +214,9 @@ impl ChannelLink {
         method: &basic::Consume,
     ) -> Result<Arc<DeliveryQueue>, Error> {
         let turn = self.link.turn(&self.state.turn).await?;
+        if method.no_ack {
+            self.state.without_acks.store(true, Ordering::Relaxed);
+        }
         let unbounded = method.no_ack || prefetch.is_none_or(|prefetch| prefetch == 0);
         let budget = unbounded.then(|| Arc::clone(&self.shared().budget));
         let queue = Arc::new(DeliveryQueue::new(self.state.key, method.no_ack, budget));
@@ -482,8 +502,8 @@ impl ChannelLink {
     }
 
     /// The user dropped a consumer: cancels it in the background, and gives back what it had not looked at.
-    pub(crate) fn abandon_consumer(&self, queue: &DeliveryQueue, taken: &VecDeque<Delivery>) {
-        self.shared().farewell(self.state.key, queue.abandon(taken));
+    pub(crate) fn abandon_consumer(&self, queue: &Arc<DeliveryQueue>, taken: &VecDeque<Delivery>) {
+        self.shared().farewell(queue, queue.abandon(taken));
     }
 
     // The end.
@@ -550,11 +570,6 @@ impl Drop for Unheard<'_> {
             self.channel.abandon_consumer(queue, &VecDeque::new());
         }
     }
-}
-
-/// Cancel-ok, for just this consumer.
-pub(super) fn expect_cancel(tag: &ShortStr) -> Expect {
-    Expect { reply: basic::CancelOk::ID, or: None, tag: Some(tag.clone()) }
 }
 
 fn expect_method<M: TryFrom<Method>>(answer: Answer) -> Result<M, Error> {

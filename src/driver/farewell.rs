@@ -1,10 +1,10 @@
 //! What a consumer that goes away leaves to be done.
 
-use super::channel::expect_cancel;
+use std::sync::Arc;
+
 use super::queue::{DeliveryQueue, End, Farewell};
 use super::shared::Shared;
 use crate::codec::generated::basic;
-use crate::mux::channel::Pending;
 use crate::mux::ids::ChannelKey;
 
 impl Shared {
@@ -25,16 +25,14 @@ impl Shared {
     }
 
     /// Does what a consumer that goes away must still do.
-    pub(crate) fn farewell(&self, key: ChannelKey, farewell: Farewell) {
+    pub(crate) fn farewell(&self, queue: &Arc<DeliveryQueue>, farewell: Farewell) {
+        let key = queue.channel();
         match farewell {
             Farewell::Wait => {}
             Farewell::GiveBack(tags) => self.give_back(key, &tags),
-            Farewell::Cancel(consumer_tag) => {
-                let expect = expect_cancel(&consumer_tag);
-                let method = basic::Cancel { consumer_tag, no_wait: false };
+            Farewell::Cancel(tag) => {
                 // refused: the channel has ended, and the consumer with it
-                let pending = Pending { expect, waiter: None, consumer: None };
-                let _refused = self.with(|session| session.call(key, &method, pending));
+                let _refused = self.with(|session| session.cancel(key, &tag, queue, None));
             }
         }
     }

@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 use tracing::Instrument;
 
-use super::dial::{dial, resolve};
+use super::dial::{Stream, dial, resolve};
 use super::handshake::perform;
 use super::reader::Reader;
 use super::shared::{Limits, Shared, Urgency};
@@ -64,14 +64,23 @@ impl Link {
         Err(last.unwrap_or_else(|| super::faults::lost(None)))
     }
 
-    /// Dials, performs the handshake and starts the two tasks.
     async fn connect_to(
         address: &Address,
         at: SocketAddr,
         hello: Hello,
         limits: Limits,
     ) -> Result<Self, Error> {
-        let mut stream = dial(&address.host, at, address.connect_timeout).await?;
+        let stream = dial(&address.host, at, address.connect_timeout).await?;
+        Self::over(stream, address, hello, limits).await
+    }
+
+    /// Performs the handshake over a stream and starts the two tasks. The address tells the time-out, and is shown in logs.
+    pub(crate) async fn over(
+        mut stream: Stream,
+        address: &Address,
+        hello: Hello,
+        limits: Limits,
+    ) -> Result<Self, Error> {
         let opened = perform(&mut stream, hello, address.handshake_timeout).await?;
         let agreed = opened.established.agreed;
         let heartbeat = Heartbeat::new(agreed.heartbeat);

@@ -48,6 +48,16 @@ struct State {
     unseen: Vec<u64>,
 }
 
+/// What became of a batch that the reader handed over.
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    /// It waits for the consumer, or was dropped without a loss.
+    Taken,
+    /// The consumer is gone: these delivery tags must be given back to the server.
+    GiveBack(Vec<u64>),
+}
+
 /// How a stream of deliveries ends.
 #[derive(Clone, Debug)]
 pub(crate) enum End {
@@ -100,14 +110,10 @@ impl DeliveryQueue {
     }
 
     /// Appends a batch of so many bytes, if there is a budget, leaving it empty, and wakes the consumer once.
-    pub(crate) fn push(&self, batch: &mut Vec<Delivery>, weight: usize) {
+    pub(crate) fn push(&self, batch: &mut Vec<Delivery>, weight: usize) -> Pushed {
         let mut state = self.lock();
         if state.end.is_some() || state.abandoned {
-            if state.end.is_none() && !self.no_ack {
-                state.unseen.extend(batch.iter().map(|delivery| delivery.tag));
-            }
-            batch.clear();
-            return;
+            return self.refuse(&mut state, batch);
         }
         // before the consumer can take, and free, them
         if let Some(budget) = &self.budget {
@@ -125,6 +131,24 @@ impl DeliveryQueue {
         drop(state);
         if let Some(waker) = waker {
             waker.wake();
+        }
+        Pushed::Taken
+    }
+
+    /// Nobody will take this batch any more.
+    #[cold]
+    fn refuse(&self, state: &mut State, batch: &mut Vec<Delivery>) -> Pushed {
+        let tags = batch.drain(..).map(|delivery| delivery.tag);
+        match &state.end {
+            // the server takes back what needs an ack, together with the channel
+            Some(End::Failed(_)) => Pushed::Taken,
+            _ if self.no_ack => Pushed::Taken,
+            Some(End::Cancelled | End::CancelledByServer) => Pushed::GiveBack(tags.collect()),
+            // with the rest, once the server has answered the cancel
+            None => {
+                state.unseen.extend(tags);
+                Pushed::Taken
+            }
         }
     }
 
@@ -232,7 +256,7 @@ mod tests {
 
     fn push(queue: &DeliveryQueue, mut batch: Vec<Delivery>) {
         let weight = batch.iter().map(Delivery::weight).sum();
-        queue.push(&mut batch, weight);
+        assert_eq!(queue.push(&mut batch, weight), Pushed::Taken);
         assert!(batch.is_empty());
     }
 

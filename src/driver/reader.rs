@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use super::dial::ReadHalf;
 use super::faults;
 use super::input::Input;
-use super::queue::{DeliveryQueue, End};
+use super::queue::{DeliveryQueue, End, Pushed};
 use super::shared::{Shared, closed_by_user, end_channels};
 use super::waiters::{Answer, Driver};
 use crate::codec::Method;
@@ -113,7 +113,7 @@ impl Reader {
     /// Runs until the connection has ended, and then tells everybody who waits.
     pub(crate) async fn run(mut self) {
         let stop = self.read_all().await;
-        self.batch.flush();
+        self.batch.flush(&self.shared);
         self.stop(&stop);
         if matches!(stop, Stop::Done | Stop::Violation(_)) {
             self.linger().await;
@@ -146,7 +146,7 @@ impl Reader {
     fn advance(&mut self) -> Result<bool, Violation> {
         let cut = self.cutter.cut(&mut self.input.bytes);
         let open = self.chunk(&cut.frames)?;
-        self.batch.flush();
+        self.batch.flush(&self.shared);
         match cut.fault {
             Some(fault) if open => Err(fault.into()),
             _ => Ok(open),
@@ -159,23 +159,22 @@ impl Reader {
             if let Some((consumer, delivery)) = self.inbound.deliver_whole(&frame, &mut frames) {
                 // once the connection is closing, nobody is to begin work that cannot be acknowledged
                 if self.give_up.is_none() {
-                    self.batch.add(consumer, delivery);
+                    self.batch.add(&self.shared, consumer, delivery);
                 }
                 continue;
             }
             match self.inbound.receive(frame)? {
                 Received::Nothing => {}
                 Received::Delivery { .. } if self.give_up.is_some() => {}
-                Received::Delivery { consumer, delivery } => self.batch.add(consumer, delivery),
+                Received::Delivery { consumer, delivery } => {
+                    self.batch.add(&self.shared, consumer, delivery);
+                }
                 Received::Method { channel, method } => {
                     if !self.method(channel, method)? {
                         return Ok(false);
                     }
                 }
-                Received::Unclaimed { channel, delivery } => {
-                    let tag = String::from_utf8_lossy(delivery.consumer_tag());
-                    tracing::warn!(channel, %tag, "a delivery for an unknown consumer stays unacknowledged");
-                }
+                Received::Unclaimed { channel, delivery } => self.unclaimed(channel, &delivery),
                 Received::GetOk { channel, delivery } => {
                     // unlocked before anybody is woken
                     let waiter = self.shared.lock().get_ok(channel)?;
@@ -194,12 +193,26 @@ impl Reader {
         Ok(true)
     }
 
+    /// A delivery for a consumer that is not there goes back to its queue, where it is sure that it needs an ack:
+    /// one too many closes the channel.
+    #[cold]
+    fn unclaimed(&self, channel: u16, delivery: &Delivery) {
+        let Some(state) = self.shared.lock().channel(channel).cloned() else { return };
+        let tag = String::from_utf8_lossy(delivery.consumer_tag());
+        if !state.strays.swap(true, Ordering::Relaxed) {
+            tracing::warn!(channel, %tag, "the server delivers to an unknown consumer; further ones are not logged");
+        }
+        if state.needs_acks() {
+            self.shared.give_back(state.key, &[delivery.tag]);
+        }
+    }
+
     /// Handles a method. False: the connection is closed.
     fn method(&mut self, channel: u16, method: Method) -> Result<bool, Violation> {
         let confirms = matches!(method, Method::BasicAck(_) | Method::BasicNack(_));
         if !confirms {
             // what came before an end or a cancel comes before it in the stream, too
-            self.batch.flush();
+            self.batch.flush(&self.shared);
         }
         let event = self.shared.with(|session| {
             let event = session.receive(channel, method);
@@ -233,21 +246,20 @@ impl Reader {
             Event::ChannelClosed { id, close, ended } => {
                 let error = faults::channel_closed(&close);
                 tracing::debug!(channel = id, %error, "the server closed a channel");
+                self.inbound.closed(id);
                 end_channels(vec![ended], &error);
-                self.end_consumers(id, &error);
                 self.shared.credit.notify_waiters();
             }
             Event::ChannelCloseOk { id, waiter } => {
-                self.end_consumers(id, &Error::new(ErrorKind::Closed, "the channel was closed"));
+                self.inbound.closed(id);
                 if let Some(waiter) = waiter {
                     waiter.complete(Ok(Answer::Method(channel::CloseOk.into())));
                 }
             }
-            Event::Cancelled { id, tag } => {
+            Event::Cancelled { id, tag, consumer } => {
                 tracing::debug!(channel = id, %tag, "the server cancelled a consumer");
-                if let Some(queue) = self.inbound.unregister(id, &tag) {
-                    self.shared.end_consumer(&queue, End::CancelledByServer);
-                }
+                // it stays registered until the server has answered our cancel: what comes before is given back
+                self.shared.end_consumer(&consumer, End::CancelledByServer);
             }
             Event::FlowResumed => self.shared.credit.notify_waiters(),
             Event::Blocked { reason } => {
@@ -278,23 +290,15 @@ impl Reader {
     fn before_reply(&mut self, id: u16, reply: &Method, consumer: Option<Arc<DeliveryQueue>>) {
         match (reply, consumer) {
             (Method::BasicConsumeOk(ok), Some(queue)) => {
-                // kept for long; the buffer that it was read into should not be
-                let tag = ok.consumer_tag.detach();
+                let tag = ok.consumer_tag.clone();
                 self.inbound.register(id, tag.clone(), Arc::clone(&queue));
-                self.shared.farewell(queue.channel(), queue.started(tag));
+                self.shared.farewell(&queue, queue.started(tag));
             }
-            (Method::BasicCancelOk(ok), _) => {
-                if let Some(queue) = self.inbound.unregister(id, &ok.consumer_tag) {
-                    self.shared.end_consumer(&queue, End::Cancelled);
-                }
+            (Method::BasicCancelOk(ok), Some(queue)) => {
+                self.inbound.unregister(id, &ok.consumer_tag, &queue);
+                self.shared.end_consumer(&queue, End::Cancelled);
             }
             _ => {}
-        }
-    }
-
-    fn end_consumers(&mut self, channel: u16, error: &Error) {
-        for queue in self.inbound.closed(channel) {
-            self.shared.end_consumer(&queue, End::Failed(error.clone()));
         }
     }
 
@@ -409,10 +413,6 @@ impl Reader {
                 self.shared.fail(faults::violation(violation.clone()), Some(&close));
             }
         }
-        let error = self.shared.failure().cloned().unwrap_or_else(|| faults::lost(None));
-        for queue in self.inbound.take_consumers() {
-            self.shared.end_consumer(&queue, End::Failed(error.clone()));
-        }
     }
 
     /// Takes what still comes without looking at it, so that closing the socket does not destroy our last
@@ -441,9 +441,9 @@ impl Drop for Reader {
 
 impl Batch {
     #[inline]
-    fn add(&mut self, queue: &Arc<DeliveryQueue>, delivery: Delivery) {
+    fn add(&mut self, shared: &Shared, queue: &Arc<DeliveryQueue>, delivery: Delivery) {
         if !self.queue.as_ref().is_some_and(|last| Arc::ptr_eq(last, queue)) {
-            self.turn_to(queue);
+            self.turn_to(shared, queue);
         }
         if queue.has_budget() {
             self.weight += delivery.weight();
@@ -452,15 +452,18 @@ impl Batch {
     }
 
     #[inline(never)]
-    fn turn_to(&mut self, queue: &Arc<DeliveryQueue>) {
-        self.flush();
+    fn turn_to(&mut self, shared: &Shared, queue: &Arc<DeliveryQueue>) {
+        self.flush(shared);
         self.queue = Some(Arc::clone(queue));
     }
 
-    fn flush(&mut self) {
+    fn flush(&mut self, shared: &Shared) {
         if let Some(queue) = self.queue.take() {
-            queue.push(&mut self.deliveries, std::mem::take(&mut self.weight));
+            let pushed = queue.push(&mut self.deliveries, std::mem::take(&mut self.weight));
             self.delivered = true;
+            if let Pushed::GiveBack(tags) = pushed {
+                shared.give_back(queue.channel(), &tags);
+            }
         }
     }
 }

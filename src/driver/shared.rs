@@ -25,6 +25,7 @@ use super::budget::Budget;
 use super::dial::WriteHalf;
 use super::faults;
 use super::pipe::Pipe;
+use super::queue::End;
 use super::waiters::Driver;
 use crate::codec::ShortStr;
 use crate::codec::generated::connection;
@@ -417,10 +418,14 @@ pub(crate) fn closed_by_user() -> Error {
 
 /// Tells everybody who waits on channels that have ended.
 pub(crate) fn end_channels(ended: Vec<Ended<Driver>>, error: &Error) {
-    for Ended { channel, replies, confirms } in ended {
+    for Ended { channel, replies, consumers, confirms } in ended {
         channel.end(error.clone(), confirms);
         for waiter in replies {
             waiter.complete(Err(error.clone()));
+        }
+        for queue in consumers {
+            // the server takes back what was not acknowledged, together with the channel
+            queue.end(End::Failed(error.clone()));
         }
     }
 }

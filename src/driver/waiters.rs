@@ -21,6 +21,10 @@ impl Waiters for Driver {
     type Consumer = Arc<DeliveryQueue>;
     type Confirm = Waker;
     type Channel = Arc<ChannelState>;
+
+    fn is_same(one: &Arc<DeliveryQueue>, other: &Arc<DeliveryQueue>) -> bool {
+        Arc::ptr_eq(one, other)
+    }
 }
 
 /// What a call is answered with.

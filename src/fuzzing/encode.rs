@@ -3,15 +3,17 @@
 //! The input is a source of choices, not of bytes: whatever it is, it makes a method, properties and a body that a user
 //! could have written.
 
-use std::io::IoSlice;
-
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::round_trip::encoded;
+use crate::codec::frame::put_method;
 use crate::codec::generated::{basic, channel, connection, exchange, queue};
 use crate::codec::{FieldTable, FieldValue, Method, Properties, ShortStr, Timestamp};
-use crate::mux::outgoing::Outgoing;
+use crate::mux::ids::ChannelKey;
 use crate::mux::publish::{Publish, Unfit};
+use crate::mux::session::{Published, Refusal};
+use crate::mux::testing::Client;
+use crate::mux::tune::Agreed;
 use crate::protocol::{ContentHeader, Frame, FrameCutter, Payload};
 
 /// A method with any arguments is read back the same, from [`Frame`]. A message is refused because it does not fit, and
@@ -51,15 +53,12 @@ fn message(choices: &mut Choices<'_>, frame_max: u32) {
         properties: properties.as_ref(),
         body: &body,
     };
-    let mut out = Outgoing::default();
-    let put = publish.put(&mut out, 1, frame_max);
-    let mut slices = vec![IoSlice::new(&[]); 1024];
-    let used = out.slices(0, &mut slices);
-    let mut written = BytesMut::with_capacity(out.len());
-    slices.iter().take(used).for_each(|slice| written.extend_from_slice(slice));
-    assert_eq!(written.len(), out.len());
-    match put {
-        Ok(()) => {
+    let (mut client, key) = client(frame_max);
+    let published = client.session.publish(key, &publish, usize::MAX);
+    let written = BytesMut::from(Bytes::from(client.written()));
+    match published {
+        Ok(published) => {
+            assert_eq!(published, Published::Accepted(None));
             let read = Read::all(written, frame_max);
             assert_eq!((&read.publish.exchange, &read.publish.routing_key), (&exchange, &routing_key));
             assert_eq!(read.publish.mandatory, publish.mandatory);
@@ -69,12 +68,26 @@ fn message(choices: &mut Choices<'_>, frame_max: u32) {
             assert_eq!(encoded(|out| read.properties.encode(out)), encoded(|out| properties.encode(out)));
             assert_eq!(read.body, body);
         }
-        Err(Unfit::Header { size, limit }) => {
+        Err(Refusal::Unfit(Unfit::Header { size, limit })) => {
             assert!(size > limit as usize, "{size} bytes fit into {limit}");
             assert!(written.is_empty());
         }
-        Err(Unfit::Name { length }) => assert!(length <= ShortStr::MAX, "a short string is never too long"),
+        Err(refusal) => {
+            assert_eq!(refusal, Refusal::Unfit(Unfit::Name { length: usize::MAX }), "not for that");
+        }
     }
+}
+
+/// With one open channel, and nothing to be written.
+#[expect(clippy::panic, reason = "a finding ends the fuzzer")]
+fn client(frame_max: u32) -> (Client, ChannelKey) {
+    let mut client = Client::new(Agreed { channel_max: 1, frame_max, heartbeat: 0 }, 0);
+    let key = client.session.open_channel(0, |key| key);
+    let mut answer = Vec::new();
+    put_method(&mut answer, 1, &channel::OpenOk);
+    assert_eq!(client.read(&answer), Ok(()));
+    client.written();
+    (client, key.unwrap_or_else(|refusal| panic!("no channel: {refusal:?}")))
 }
 
 /// A message as the other side reads it.

@@ -8,8 +8,10 @@
 //! | [`table`](fn@table), [`method`](fn@method), [`properties`](fn@properties) | one payload | what is read is written the same again |
 //! | [`content`](fn@content), [`content_splits`] | a server's frames | the multiplexer's invariants |
 //! | [`encode`] | choices that make messages and methods | what is written fits into `frame_max` and is read the same |
+//! | [`client`] | a user's operations, and a server's frames | every future ends, and nothing stays |
 //! | [`broker`], [`broker_steps`] | what clients send | the embedded broker's invariants |
 
+mod client;
 mod content;
 mod encode;
 mod frame;
@@ -20,6 +22,7 @@ mod round_trip;
 mod seeds;
 mod table;
 
+pub use self::client::client;
 pub use self::content::{content, content_splits};
 pub use self::encode::encode;
 pub use self::frame::{frame, frame_splits};

@@ -11,11 +11,12 @@
 //! A number that was never used has no state at all: frames for it end the connection. On a free number
 //! that was used, late frames are dropped.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use super::Waiters;
 use super::confirms::Confirms;
-use crate::codec::{Method, MethodId, ShortStr};
+use crate::codec::generated::basic;
+use crate::codec::{Arguments, Method, MethodId, ShortStr};
 
 /// A channel number that is, or was, in use.
 #[derive(Debug)]
@@ -44,8 +45,8 @@ pub(crate) struct Open<X: Waiters> {
     pub confirms: Option<Confirms<X::Confirm>>,
     /// Whether the server lets us send content.
     pub flow: bool,
-    /// The tags of the consumers.
-    pub tags: HashSet<ShortStr>,
+    /// The consumers by their tags. One whose cancel was sent is not among them: its tag can be used again.
+    pub consumers: HashMap<ShortStr, X::Consumer>,
 }
 
 /// A call that waits for its reply.
@@ -54,7 +55,7 @@ pub(crate) struct Pending<X: Waiters> {
     pub expect: Expect,
     /// `None` if nobody cares, as for the cancel of a dropped consumer.
     pub waiter: Option<X::Reply>,
-    /// What will take the deliveries, in a `basic.consume`.
+    /// What will take the deliveries, in a `basic.consume`; which one ends, in a `basic.cancel`.
     pub consumer: Option<X::Consumer>,
 }
 
@@ -73,13 +74,26 @@ pub(crate) struct Expect {
 pub(crate) struct Ended<X: Waiters> {
     pub channel: X::Channel,
     pub replies: Vec<X::Reply>,
+    pub consumers: Vec<X::Consumer>,
     pub confirms: Option<Confirms<X::Confirm>>,
+}
+
+impl<X: Waiters> Ended<X> {
+    /// A channel that was not open yet.
+    pub(crate) fn unopened(waiter: X::Reply, channel: X::Channel) -> Self {
+        Self { channel, replies: vec![waiter], consumers: Vec::new(), confirms: None }
+    }
 }
 
 impl Expect {
     /// Just this method.
     pub(crate) const fn only(reply: MethodId) -> Self {
         Self { reply, or: None, tag: None }
+    }
+
+    /// Cancel-ok, for just this tag.
+    fn cancel_ok(tag: ShortStr) -> Self {
+        Self { reply: basic::CancelOk::ID, or: None, tag: Some(tag) }
     }
 
     fn accepts(&self, method: &Method) -> bool {
@@ -95,9 +109,16 @@ impl Expect {
     }
 }
 
+impl<X: Waiters> Pending<X> {
+    /// The cancel of a consumer.
+    pub(crate) fn cancel(tag: ShortStr, consumer: X::Consumer, waiter: Option<X::Reply>) -> Self {
+        Self { expect: Expect::cancel_ok(tag), waiter, consumer: Some(consumer) }
+    }
+}
+
 impl<X: Waiters> Open<X> {
     pub(crate) fn new(channel: X::Channel) -> Self {
-        Self { channel, pending: VecDeque::new(), confirms: None, flow: true, tags: HashSet::new() }
+        Self { channel, pending: VecDeque::new(), confirms: None, flow: true, consumers: HashMap::new() }
     }
 
     /// Takes the first call that `method` answers.
@@ -106,11 +127,21 @@ impl<X: Waiters> Open<X> {
         self.pending.remove(at)
     }
 
+    /// The unanswered `basic.cancel` for this tag, if there is one.
+    pub(crate) fn cancelling(&mut self, tag: &ShortStr) -> Option<&mut Pending<X>> {
+        self.pending.iter_mut().find(|pending| {
+            pending.expect.reply == basic::CancelOk::ID && pending.expect.tag.as_ref() == Some(tag)
+        })
+    }
+
     pub(crate) fn end(self) -> Ended<X> {
-        Ended {
-            channel: self.channel,
-            replies: self.pending.into_iter().filter_map(|pending| pending.waiter).collect(),
-            confirms: self.confirms,
+        let mut consumers: Vec<_> = self.consumers.into_values().collect();
+        let mut replies = Vec::new();
+        for pending in self.pending {
+            replies.extend(pending.waiter);
+            // one that is being started is known to its caller alone, or by its tag
+            consumers.extend(pending.consumer.filter(|_| pending.expect.reply == basic::CancelOk::ID));
         }
+        Ended { channel: self.channel, replies, consumers, confirms: self.confirms }
     }
 }

@@ -105,18 +105,14 @@ impl<X: Waiters> Inbound<X> {
         }
     }
 
-    /// The channel was closed: what still comes is dropped. Hands out its consumers.
-    pub(crate) fn closed(&mut self, channel: u16) -> Vec<X::Consumer> {
-        match self.lanes.get_mut(usize::from(channel)) {
-            Some(lane @ Lane::Open(_)) => match std::mem::replace(lane, Lane::Closed) {
-                Lane::Open(open) => open.consumers.into_values().collect(),
-                Lane::Never | Lane::Closed => Vec::new(),
-            },
-            _ => Vec::new(),
+    /// The channel was closed: what still comes is dropped.
+    pub(crate) fn closed(&mut self, channel: u16) {
+        if let Some(lane @ Lane::Open(_)) = self.lanes.get_mut(usize::from(channel)) {
+            *lane = Lane::Closed;
         }
     }
 
-    /// Deliveries for `tag` go to `consumer` from now on.
+    /// Deliveries for `tag` go to `consumer` from now on, and no more to one that had the tag before.
     pub(crate) fn register(&mut self, channel: u16, tag: ShortStr, consumer: X::Consumer) {
         if let Some(Lane::Open(lane)) = self.lanes.get_mut(usize::from(channel)) {
             lane.last = None;
@@ -124,27 +120,14 @@ impl<X: Waiters> Inbound<X> {
         }
     }
 
-    /// The consumer is gone. Hands it out.
-    pub(crate) fn unregister(&mut self, channel: u16, tag: &ShortStr) -> Option<X::Consumer> {
-        match self.lanes.get_mut(usize::from(channel)) {
-            Some(Lane::Open(lane)) => {
-                lane.last = None;
-                lane.consumers.remove(tag)
-            }
-            _ => None,
+    /// The consumer is gone, unless another one has its tag by now.
+    pub(crate) fn unregister(&mut self, channel: u16, tag: &ShortStr, consumer: &X::Consumer) {
+        if let Some(Lane::Open(lane)) = self.lanes.get_mut(usize::from(channel))
+            && lane.consumers.get(tag).is_some_and(|known| X::is_same(known, consumer))
+        {
+            lane.last = None;
+            lane.consumers.remove(tag);
         }
-    }
-
-    /// All consumers, for when the connection has ended.
-    pub(crate) fn take_consumers(&mut self) -> Vec<X::Consumer> {
-        let lanes = std::mem::take(&mut self.lanes);
-        lanes
-            .into_iter()
-            .flat_map(|lane| match lane {
-                Lane::Open(open) => open.consumers.into_values().collect(),
-                Lane::Never | Lane::Closed => Vec::new(),
-            })
-            .collect()
     }
 
     /// The usual case, in one go: a delivery for a consumer that is there, with its whole content right behind its
@@ -182,7 +165,8 @@ impl<X: Waiters> Inbound<X> {
     }
 
     fn method(&mut self, frame: Frame<'_>) -> Result<Received<'_, X>, Violation> {
-        let mut input = Decoder::new(frame.source, frame.payload);
+        // names are few and small here, and kept for long: they must not keep the read buffer alive
+        let mut input = Decoder::copying(frame.payload);
         let id = id(&mut input).map_err(|error| Violation::Decode { method: MethodId::NONE, error })?;
         let fault = |error| Violation::Decode { method: id, error };
         if Method::has_content(id) {
@@ -364,7 +348,7 @@ fn id(input: &mut Decoder<'_>) -> Result<MethodId, DecodeError> {
 }
 
 fn returned(frame: Frame<'_>) -> Result<Returned, DecodeError> {
-    let mut input = Decoder::new(frame.source, frame.payload);
+    let mut input = Decoder::copying(frame.payload);
     id(&mut input)?;
     let method = basic::Return::decode(&mut input)?;
     Ok(Returned {

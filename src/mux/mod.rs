@@ -43,4 +43,7 @@ pub(crate) trait Waiters: Debug + 'static {
     type Confirm: Debug;
     /// Stands for a channel above the multiplexer.
     type Channel: Clone + Debug;
+
+    /// Whether both are the same consumer. Tags cannot tell: they are used again.
+    fn is_same(one: &Self::Consumer, other: &Self::Consumer) -> bool;
 }

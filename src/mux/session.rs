@@ -94,8 +94,9 @@ pub(crate) enum Event<X: Waiters> {
     ChannelClosed { id: u16, close: channel::Close, ended: Ended<X> },
     /// The server answered our close of a channel.
     ChannelCloseOk { id: u16, waiter: Option<X::Reply> },
-    /// The server cancelled a consumer.
-    Cancelled { id: u16, tag: ShortStr },
+    /// The server cancelled a consumer. Our own cancel waits to be written: the answer to it is the last that is
+    /// heard of the consumer.
+    Cancelled { id: u16, tag: ShortStr, consumer: X::Consumer },
     /// Publishers that wait may try again.
     FlowResumed,
     /// The server takes no publishes until further notice.
@@ -170,14 +171,46 @@ impl<X: Waiters> Session<X> {
     ) -> Result<(), Refusal> {
         let tag = &method.consumer_tag;
         pending.expect.tag = (!tag.is_empty()).then(|| tag.clone());
-        if !tag.is_empty() && self.open(key)?.tags.contains(tag) {
+        if !tag.is_empty() && self.open(key)?.consumers.contains_key(tag) {
             return Err(Refusal::TagInUse);
         }
+        let consumer = pending.consumer.clone().filter(|_| !tag.is_empty());
         self.call(key, method, pending)?;
-        if !tag.is_empty() {
-            self.open(key)?.tags.insert(tag.clone());
+        if let Some(consumer) = consumer {
+            self.open(key)?.consumers.insert(tag.clone(), consumer);
         }
         Ok(())
+    }
+
+    /// Sends `basic.cancel`, unless the consumer is being cancelled already. Its tag can be used again at once: the
+    /// cancel is ahead on the wire.
+    ///
+    /// Gives the waiter back if there is nothing to wait for.
+    pub(crate) fn cancel(
+        &mut self,
+        key: ChannelKey,
+        tag: &ShortStr,
+        consumer: &X::Consumer,
+        waiter: Option<X::Reply>,
+    ) -> Result<Option<X::Reply>, Refusal> {
+        let open = self.open(key)?;
+        if open.consumers.get(tag).is_some_and(|known| X::is_same(known, consumer)) {
+            let method = basic::Cancel { consumer_tag: tag.clone(), no_wait: false };
+            self.call(key, &method, Pending::cancel(tag.clone(), consumer.clone(), waiter))?;
+            self.open(key)?.consumers.remove(tag);
+            return Ok(None);
+        }
+        let under_way = open.pending.iter_mut().find(|pending| {
+            pending.expect.reply == basic::CancelOk::ID
+                && pending.consumer.as_ref().is_some_and(|other| X::is_same(other, consumer))
+        });
+        match under_way {
+            Some(pending) if pending.waiter.is_none() => {
+                pending.waiter = waiter;
+                Ok(None)
+            }
+            _ => Ok(waiter),
+        }
     }
 
     /// Sends `basic.qos`, whose answer nobody waits for, and `basic.consume`; or neither of them.
@@ -251,7 +284,7 @@ impl<X: Waiters> Session<X> {
         let ended = match std::mem::replace(&mut slot.state, State::Closing { waiter: None }) {
             State::Open(open) => open.end(),
             // pipelined behind open: the server takes them in order
-            State::Opening { waiter, channel } => Ended { channel, replies: vec![waiter], confirms: None },
+            State::Opening { waiter, channel } => Ended::unopened(waiter, channel),
             state @ (State::Free | State::Closing { .. }) => {
                 slot.state = state;
                 return Err(Refusal::ChannelClosed);
@@ -331,6 +364,14 @@ impl<X: Waiters> Session<X> {
     pub(crate) fn acked_below(&self, id: u16) -> Option<(&X::Channel, u64)> {
         match &self.slots.get(usize::from(id).checked_sub(1)?)?.state {
             State::Open(open) => Some((&open.channel, open.confirms.as_ref()?.acked_below())),
+            State::Free | State::Opening { .. } | State::Closing { .. } => None,
+        }
+    }
+
+    /// The channel with this number, if it is open.
+    pub(crate) fn channel(&self, id: u16) -> Option<&X::Channel> {
+        match &self.slots.get(usize::from(id).checked_sub(1)?)?.state {
+            State::Open(open) => Some(&open.channel),
             State::Free | State::Opening { .. } | State::Closing { .. } => None,
         }
     }
@@ -458,9 +499,7 @@ impl<X: Waiters> Session<X> {
                 put_method(out, id, &channel::CloseOk {});
                 let ended = match std::mem::replace(&mut slot.state, State::Free) {
                     State::Open(open) => open.end(),
-                    State::Opening { waiter, channel } => {
-                        Ended { channel, replies: vec![waiter], confirms: None }
-                    }
+                    State::Opening { waiter, channel } => Ended::unopened(waiter, channel),
                     State::Free | State::Closing { .. } => return Ok(Event::Nothing),
                 };
                 Ok(Event::ChannelClosed { id, close, ended })
@@ -534,9 +573,7 @@ impl<X: Waiters> Session<X> {
             match std::mem::replace(&mut slot.state, State::Free) {
                 State::Free => {}
                 State::Open(open) => ended.push(open.end()),
-                State::Opening { waiter, channel } => {
-                    ended.push(Ended { channel, replies: vec![waiter], confirms: None });
-                }
+                State::Opening { waiter, channel } => ended.push(Ended::unopened(waiter, channel)),
                 // whoever closes a channel is content with its end
                 State::Closing { waiter } => drop(waiter),
             }
@@ -563,14 +600,7 @@ fn open_method<X: Waiters>(
             confirms.settle(nack.delivery_tag, nack.multiple, false, woken);
             Ok(Event::Nothing)
         }
-        (Method::BasicCancel(cancel), _) => {
-            open.tags.remove(&cancel.consumer_tag);
-            if !cancel.no_wait {
-                // RabbitMQ always sets no-wait, and must not get an answer; the protocol's text wants one
-                put_method(out, id, &basic::CancelOk { consumer_tag: cancel.consumer_tag.clone() });
-            }
-            Ok(Event::Cancelled { id, tag: cancel.consumer_tag })
-        }
+        (Method::BasicCancel(cancel), _) => Ok(cancelled(id, open, out, cancel)),
         (Method::ChannelFlow(flow), _) => {
             put_method(out, id, &channel::FlowOk { active: flow.active });
             open.flow = flow.active;
@@ -580,12 +610,35 @@ fn open_method<X: Waiters>(
             let Some(Pending { waiter, consumer, .. }) = open.answered_by(&reply) else {
                 return Err(Violation::Unexpected { channel: id, method: reply.id() });
             };
-            match &reply {
-                Method::BasicConsumeOk(ok) => drop(open.tags.insert(ok.consumer_tag.clone())),
-                Method::BasicCancelOk(ok) => drop(open.tags.remove(&ok.consumer_tag)),
-                _ => {}
+            if let (Method::BasicConsumeOk(ok), Some(consumer)) = (&reply, &consumer) {
+                // the one that has the tag must stay known: it will be told of the end
+                if open.consumers.get(&ok.consumer_tag).is_some_and(|known| !X::is_same(known, consumer)) {
+                    return Err(Violation::TagTwice { channel: id });
+                }
+                open.consumers.insert(ok.consumer_tag.clone(), consumer.clone());
             }
             Ok(Event::Reply { id, waiter, reply, consumer })
         }
     }
+}
+
+/// Handles the server's cancel of a consumer.
+///
+/// Since `RabbitMQ` 4.3 a consumer that was cancelled for its timeout is kept, and goes on taking messages, until the
+/// client says that it is gone. `cancel-ok` says so only there: older nodes close the connection for it. Our own
+/// `basic.cancel` says it everywhere.
+fn cancelled<X: Waiters>(id: u16, open: &mut Open<X>, out: &mut Vec<u8>, cancel: basic::Cancel) -> Event<X> {
+    let tag = cancel.consumer_tag;
+    if !cancel.no_wait {
+        // RabbitMQ never asks for an answer; by the protocol's text a server may
+        put_method(out, id, &basic::CancelOk { consumer_tag: tag.clone() });
+    }
+    // it crosses our own cancel, whose answer is on its way
+    if open.cancelling(&tag).is_some() {
+        return Event::Nothing;
+    }
+    let Some(consumer) = open.consumers.remove(&tag) else { return Event::Nothing };
+    put_method(out, id, &basic::Cancel { consumer_tag: tag.clone(), no_wait: false });
+    open.pending.push_back(Pending::cancel(tag.clone(), consumer.clone(), None));
+    Event::Cancelled { id, tag, consumer }
 }

@@ -23,6 +23,10 @@ impl Waiters for Numbers {
     type Consumer = u32;
     type Confirm = u32;
     type Channel = ChannelKey;
+
+    fn is_same(one: &u32, other: &u32) -> bool {
+        one == other
+    }
 }
 
 /// What the layers above are told.
@@ -36,8 +40,8 @@ pub(crate) enum Seen {
     Returned { channel: u16, returned: Box<Returned> },
     Confirm { waiter: u32 },
     ChannelClosed { code: u16, told: Told },
-    ChannelCloseOk { waiter: Option<u32>, consumers: Vec<u32> },
-    Cancelled { tag: ShortStr, consumer: Option<u32> },
+    ChannelCloseOk { waiter: Option<u32> },
+    Cancelled { tag: ShortStr, consumer: u32 },
     FlowResumed,
     Blocked { reason: ShortStr },
     Unblocked,
@@ -54,10 +58,11 @@ pub(crate) struct Told {
 }
 
 impl Told {
-    pub(crate) fn new(ended: impl IntoIterator<Item = Ended<Numbers>>, consumers: Vec<u32>) -> Self {
-        let mut told = Self { consumers, ..Self::default() };
+    pub(crate) fn new(ended: impl IntoIterator<Item = Ended<Numbers>>) -> Self {
+        let mut told = Self::default();
         for mut ended in ended {
             told.replies.append(&mut ended.replies);
+            told.consumers.append(&mut ended.consumers);
             if let Some(confirms) = &mut ended.confirms {
                 confirms.take_waiters(&mut told.confirms);
             }
@@ -186,30 +191,28 @@ impl Client {
                     (Method::BasicConsumeOk(ok), Some(consumer)) => {
                         self.inbound.register(id, ok.consumer_tag.clone(), consumer);
                     }
-                    (Method::BasicCancelOk(ok), _) => {
-                        self.inbound.unregister(id, &ok.consumer_tag);
+                    (Method::BasicCancelOk(ok), Some(consumer)) => {
+                        self.inbound.unregister(id, &ok.consumer_tag, &consumer);
                     }
                     _ => {}
                 }
                 Seen::Reply { waiter, reply }
             }
             Event::ChannelClosed { id, close, ended } => {
-                let told = Told::new([ended], self.inbound.closed(id));
-                Seen::ChannelClosed { code: close.reply_code, told }
+                self.inbound.closed(id);
+                Seen::ChannelClosed { code: close.reply_code, told: Told::new([ended]) }
             }
             Event::ChannelCloseOk { id, waiter } => {
-                Seen::ChannelCloseOk { waiter, consumers: self.inbound.closed(id) }
+                self.inbound.closed(id);
+                Seen::ChannelCloseOk { waiter }
             }
-            Event::Cancelled { id, tag } => {
-                let consumer = self.inbound.unregister(id, &tag);
-                Seen::Cancelled { tag, consumer }
-            }
+            Event::Cancelled { tag, consumer, .. } => Seen::Cancelled { tag, consumer },
             Event::FlowResumed => Seen::FlowResumed,
             Event::Blocked { reason } => Seen::Blocked { reason },
             Event::Unblocked => Seen::Unblocked,
             Event::ConnectionClosed { close } => {
                 let (ended, calls) = self.session.fail(None);
-                let mut told = Told::new(ended, self.inbound.take_consumers());
+                let mut told = Told::new(ended);
                 told.replies.extend(calls);
                 Seen::ConnectionClosed { code: close.reply_code, told }
             }

@@ -24,6 +24,8 @@ pub(crate) enum Violation {
     WrongChannel { channel: u16, method: MethodId },
     #[error("{} on channel {channel}, which nobody asked for", Method::name(*method))]
     Unexpected { channel: u16, method: MethodId },
+    #[error("a consumer tag on channel {channel} that another consumer of the channel has")]
+    TagTwice { channel: u16 },
     #[error("a content header on channel {0} without a method before it")]
     StrayHeader(u16),
     #[error("a body frame on channel {0} without a content header before it")]
@@ -60,7 +62,8 @@ impl Violation {
             Self::StrayHeader(_) | Self::StrayBody(_) | Self::Interrupted { .. } | Self::HeaderClass(_) => {
                 UNEXPECTED_FRAME
             }
-            Self::FrameMax(_) => NOT_ALLOWED,
+            // as a server answers a client that uses a tag twice
+            Self::FrameMax(_) | Self::TagTwice { .. } => NOT_ALLOWED,
             Self::Unread { .. } => RESOURCE_ERROR,
         }
     }
@@ -72,6 +75,7 @@ impl Violation {
             | Self::WrongChannel { method, .. }
             | Self::Unexpected { method, .. }
             | Self::Interrupted { method, .. } => *method,
+            Self::TagTwice { .. } => basic::ConsumeOk::ID,
             _ => MethodId::NONE,
         }
     }

@@ -28,3 +28,5 @@ mod acks;
 mod alarm;
 #[cfg(test)]
 mod streams;
+#[cfg(test)]
+mod v4_3;

@@ -135,6 +135,8 @@ fn a_revived_consumer_comes_back_when_its_channel_is_closed() {
         let mut consumer = consumer(&mut server, &channel, 1).await;
         let consuming = tokio::spawn(async move { next(&mut consumer).await });
         server.send(1, basic::Cancel { consumer_tag: short("c"), no_wait: true }).await;
+        server.expect(1, basic::Cancel { consumer_tag: short("c"), no_wait: false }).await;
+        server.send(1, basic::CancelOk { consumer_tag: short("c") }).await;
         for number in [2, 3] {
             server.expect(number, channel::Open).await;
             server.send(number, channel::OpenOk).await;

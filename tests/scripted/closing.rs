@@ -207,6 +207,18 @@ async fn e10_close_returns_in_time_though_a_blocked_server_never_answers() {
 }
 
 #[tokio::test]
+async fn consumers_end_with_their_channel_though_the_server_never_answers_its_close() {
+    let (mut server, connection) =
+        connected_with(TUNE, |options| options.close_timeout(Duration::from_millis(200))).await;
+    let channel = open(&mut server, &connection, 1).await;
+    let mut consumer = consumer(&mut server, &channel, "c").await;
+    let error = within("the channel's close", channel.close()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(within("the end of the stream", consumer.next()).await.is_none());
+    assert!(connection.is_open());
+}
+
+#[tokio::test]
 async fn e11_publishers_wait_while_the_server_blocks_and_go_on_by_themselves() {
     let (mut server, connection, channel) = with_channel().await;
     let mut watch = connection.watch_blocked();

@@ -50,11 +50,18 @@ fn server_cancel() -> Vec<u8> {
     method(1, &basic::Cancel { consumer_tag: short("c"), no_wait: true })
 }
 
+/// The client's answer to that: since 4.3 `RabbitMQ` keeps the consumer until it hears this.
+async fn expect_cancel(server: &mut Peer) {
+    server.expect(1, basic::Cancel { consumer_tag: short("c"), no_wait: false }).await;
+}
+
 #[tokio::test]
-async fn g3_a_cancel_of_the_server_ends_the_stream_and_is_not_answered() {
+async fn g3_after_a_cancel_of_the_server_it_is_told_that_the_consumer_is_gone() {
     let (mut server, _connection, channel, mut consumer) = with_consumer().await;
     server.write(&[delivery(1, "c", 1, b"last"), server_cancel()].concat()).await;
     // both have arrived by now, and what came before the cancel is not lost
+    expect_cancel(&mut server).await;
+    server.send(1, basic::CancelOk { consumer_tag: short("c") }).await;
     nothing_else(&mut server, &channel).await;
     let last = within("a delivery", consumer.next()).await.unwrap().unwrap();
     assert_eq!(last.body(), b"last");
@@ -72,10 +79,67 @@ async fn g3_a_cancel_of_the_server_ends_the_stream_and_is_not_answered() {
 async fn g3_what_nobody_took_before_the_servers_cancel_is_given_back() {
     let (mut server, _connection, channel, consumer) = with_consumer().await;
     server.write(&[delivery(1, "c", 1, b"left"), server_cancel()].concat()).await;
-    nothing_else(&mut server, &channel).await;
+    expect_cancel(&mut server).await;
     drop(consumer);
     server.expect(1, basic::Nack { delivery_tag: 1, multiple: false, requeue: true }).await;
     nothing_else(&mut server, &channel).await;
+}
+
+#[tokio::test]
+async fn what_a_server_delivers_to_a_consumer_that_it_has_cancelled_is_given_back() {
+    let (mut server, _connection, channel, mut consumer) = with_consumer().await;
+    server.write(&[server_cancel(), delivery(1, "c", 1, b"zombie")].concat()).await;
+    expect_cancel(&mut server).await;
+    server.expect(1, basic::Nack { delivery_tag: 1, multiple: false, requeue: true }).await;
+    let error = within("the cancel", consumer.next()).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConsumerCancelled);
+    // the tag can be used at once, on the same channel
+    let mut again = crate::peer::consumer(&mut server, &channel, "c").await;
+    // late: for the first one, whose end the new one is not
+    server.send(1, basic::CancelOk { consumer_tag: short("c") }).await;
+    server.write(&delivery(1, "c", 2, b"new")).await;
+    assert_eq!(next_body(&mut again).await, b"new");
+    drop(consumer);
+    nothing_else(&mut server, &channel).await;
+}
+
+#[tokio::test]
+async fn a_tag_can_be_used_again_as_soon_as_its_consumer_was_dropped_or_cancelled() {
+    for cancels in [false, true] {
+        let (mut server, _connection, channel, mut consumer) = with_consumer().await;
+        if cancels {
+            // sent, and nobody waits for the answer
+            let waiting = tokio::time::timeout(Duration::from_millis(20), consumer.cancel()).await;
+            assert!(waiting.is_err());
+        }
+        drop(consumer);
+        let queue = channel.queue("q").unwrap();
+        let (again, ()) = both(queue.consume().tag("c"), async {
+            expect_cancel(&mut server).await;
+            server.send(1, basic::CancelOk { consumer_tag: short("c") }).await;
+            server.start_consumer(1, "c").await;
+        })
+        .await;
+        server.write(&delivery(1, "c", 1, b"m")).await;
+        assert_eq!(next_body(&mut again.unwrap()).await, b"m");
+    }
+}
+
+#[tokio::test]
+async fn a_tag_that_the_server_gives_out_twice_ends_the_connection_and_both_consumers() {
+    let (mut server, _connection, channel) = with_channel().await;
+    let queue = channel.queue("q").unwrap();
+    let (first, _) = both(queue.consume(), server.start_consumer(1, "t")).await;
+    let mut first = first.unwrap();
+    let (second, ()) = both(queue.consume(), async {
+        server.start_consumer(1, "t").await;
+        server.expect_refusal(530).await;
+    })
+    .await;
+    assert_eq!(second.unwrap_err().kind(), ErrorKind::Protocol);
+    let error = within("the first one's end", first.next()).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Protocol);
+    assert!(first.next().await.is_none());
 }
 
 #[tokio::test]
@@ -88,8 +152,8 @@ async fn g4_the_servers_cancel_may_cross_ours() {
     })
     .await;
     cancelled.unwrap();
-    assert!(within("the cancel", consumer.next()).await.unwrap().is_err());
-    assert!(consumer.next().await.is_none());
+    // the user has cancelled it: the stream just ends
+    assert!(within("the end of the stream", consumer.next()).await.is_none());
     // the tag is free again
     let _again = crate::peer::consumer(&mut server, &channel, "c").await;
     nothing_else(&mut server, &channel).await;

@@ -25,7 +25,7 @@ fn e6_what_comes_between_our_close_and_close_ok_is_dropped() {
     assert!(matches!(seen[..], [Seen::Got { waiter: None, .. }]), "{seen:?}");
     assert_eq!(it.wrote(), []);
     let seen = it.receives([method(1, channel::CloseOk)]);
-    assert_eq!(seen, [Seen::ChannelCloseOk { waiter: Some(closer), consumers: vec![] }]);
+    assert_eq!(seen, [Seen::ChannelCloseOk { waiter: Some(closer) }]);
 }
 
 #[test]
@@ -54,19 +54,20 @@ fn e7_both_sides_close_at_once() {
     assert_eq!(it.wrote(), [method(1, close), method(1, channel::CloseOk)]);
     assert_eq!(it.opening().map(|(other, _)| other.id == key.id), Ok(false), "our close is still open");
     let seen = it.receives([method(1, channel::CloseOk)]);
-    assert_eq!(seen, [Seen::ChannelCloseOk { waiter: Some(closer), consumers: vec![] }]);
+    assert_eq!(seen, [Seen::ChannelCloseOk { waiter: Some(closer) }]);
 }
 
 #[test]
 fn e8_calls_that_wait_are_handed_out_when_the_channel_closes() {
-    let (mut it, key) = Script::opened();
-    let waiters = [it.call(key, &queue::Declare::default()), it.get(key), it.cancel(key, "c")];
+    let (mut it, key, consumer) = Script::consuming();
+    let waiters = [it.call(key, &queue::Declare::default()), it.get(key), it.cancel(key, "c", consumer)];
     let (replies, _) = it.close(key);
     assert_eq!(replies, waiters);
 
     let (mut it, key) = Script::opened();
     let waiters = [it.call(key, &queue::Declare::default()), it.get(key), it.consume(key, "c")];
-    let told = Told { replies: waiters.to_vec(), ..Told::default() };
+    let consumers = vec![waiters[2]];
+    let told = Told { replies: waiters.to_vec(), consumers, ..Told::default() };
     assert_eq!(it.receives([method(1, channel::Close::default())]), [Seen::ChannelClosed { code: 0, told }]);
 }
 
@@ -77,12 +78,12 @@ fn e8_an_open_that_waits_is_handed_out_and_its_open_ok_is_late() {
     let (replies, closer) = it.close(key);
     assert_eq!(replies, [opener]);
     let seen = it.receives([method(1, channel::OpenOk), method(1, channel::CloseOk)]);
-    assert_eq!(seen, [Seen::ChannelCloseOk { waiter: Some(closer), consumers: vec![] }]);
+    assert_eq!(seen, [Seen::ChannelCloseOk { waiter: Some(closer) }]);
 }
 
 #[test]
 fn e9_close_ok_is_success_and_a_second_close_writes_nothing() {
-    let (mut it, key, consumer) = Script::consuming();
+    let (mut it, key, _) = Script::consuming();
     let (_, closer) = it.close(key);
     it.wrote();
     for _ in 0..2 {
@@ -91,10 +92,22 @@ fn e9_close_ok_is_success_and_a_second_close_writes_nothing() {
         it.receives([]);
     }
     let seen = it.receives([method(1, channel::CloseOk)]);
-    assert_eq!(seen, [Seen::ChannelCloseOk { waiter: Some(closer), consumers: vec![consumer] }]);
+    assert_eq!(seen, [Seen::ChannelCloseOk { waiter: Some(closer) }]);
     let third = it.client.session.close_channel(key, &channel::Close::default(), Some(9));
     assert_eq!(third.err(), Some(Refusal::ChannelClosed));
     assert_eq!(it.wrote(), []);
+}
+
+/// Whether the server answers the close or not.
+#[test]
+fn consumers_are_handed_out_when_their_channel_is_closed() {
+    let (mut it, key, consumer) = Script::consuming();
+    let ended = it.client.session.close_channel(key, &channel::Close::default(), None).unwrap();
+    assert_eq!(ended.consumers, [consumer]);
+    let (mut it, key, consumer) = Script::consuming();
+    it.cancel(key, "c", consumer);
+    let ended = it.client.session.close_channel(key, &channel::Close::default(), None).unwrap();
+    assert_eq!(ended.consumers, [consumer], "one that is being cancelled, too");
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn e8_our_close_of_the_connection_hands_out_everybody() {
     let ended = it.client.session.close(&close(), None).unwrap();
     let expected =
         Told { replies: vec![declare, getter, opener], confirms: vec![confirm], consumers: vec![] };
-    assert_eq!(Told::new(ended, vec![]), expected);
+    assert_eq!(Told::new(ended), expected);
     it.wrote();
     // from here on all but close and close-ok is dropped, and nothing more is taken
     // what would be a fault otherwise, too

@@ -50,22 +50,28 @@ fn g1_a_delivery_in_one_read_with_consume_ok_is_not_lost() {
 #[test]
 fn g2_a_delivery_between_cancel_and_cancel_ok_reaches_the_consumer_and_none_after_does() {
     let (mut it, key, consumer) = Script::consuming();
-    let waiter = it.cancel(key, "c");
+    let waiter = it.cancel(key, "c", consumer);
     assert_eq!(deliveries(&it.receives(content(1, deliver("c", 1), b"late"))), [(consumer, 1)]);
     assert_eq!(it.receives([method(1, cancel_ok("c"))]), [reply(waiter, cancel_ok("c"))]);
     assert!(matches!(it.receives(content(1, deliver("c", 2), b""))[..], [Seen::Unclaimed { .. }]));
 }
 
 #[test]
-fn g3_a_cancel_by_the_server_ends_the_consumer_and_is_not_answered() {
+fn g3_after_a_cancel_by_the_server_it_is_told_that_the_consumer_is_gone() {
     let (mut it, key, consumer) = Script::consuming();
     let seen = it.receives([method(1, cancel("c", true))]);
-    assert_eq!(seen, [Seen::Cancelled { tag: short("c"), consumer: Some(consumer) }]);
-    assert_eq!(it.wrote(), []);
-    // the tag is free again
+    assert_eq!(seen, [Seen::Cancelled { tag: short("c"), consumer }]);
+    assert_eq!(it.wrote(), [method(1, cancel("c", false))]);
+    // what a server that keeps the consumer still delivers has somebody to give it back
+    assert_eq!(deliveries(&it.receives(content(1, deliver("c", 1), b""))), [(consumer, 1)]);
+    // the tag is free again, before the answer
     let again = it.consume(key, "c");
-    it.receives([method(1, consume_ok("c"))]);
-    assert_eq!(deliveries(&it.receives(content(1, deliver("c", 1), b""))), [(again, 1)]);
+    let seen = it.receives([method(1, cancel_ok("c")), method(1, consume_ok("c"))]);
+    assert_eq!(
+        seen,
+        [Seen::Reply { waiter: None, reply: cancel_ok("c").into() }, reply(again, consume_ok("c"))]
+    );
+    assert_eq!(deliveries(&it.receives(content(1, deliver("c", 2), b""))), [(again, 2)]);
 }
 
 /// `RabbitMQ` never asks for an answer; by the protocol's text a server may.
@@ -73,18 +79,37 @@ fn g3_a_cancel_by_the_server_ends_the_consumer_and_is_not_answered() {
 fn g3_a_cancel_that_asks_for_an_answer_gets_one() {
     let (mut it, ..) = Script::consuming();
     it.receives([method(1, cancel("c", false))]);
-    assert_eq!(it.wrote(), [method(1, cancel_ok("c"))]);
+    assert_eq!(it.wrote(), [method(1, cancel_ok("c")), method(1, cancel("c", false))]);
 }
 
 #[test]
 fn g4_cancels_of_both_sides_may_cross() {
     let (mut it, key, consumer) = Script::consuming();
-    let waiter = it.cancel(key, "c");
+    let waiter = it.cancel(key, "c", consumer);
+    it.wrote();
     let seen = it.receives([method(1, cancel("c", true)), method(1, cancel_ok("c"))]);
-    let cancelled = Seen::Cancelled { tag: short("c"), consumer: Some(consumer) };
-    assert_eq!(seen, [cancelled, reply(waiter, cancel_ok("c"))]);
-    let seen = it.receives([method(1, cancel("stranger", true))]);
-    assert_eq!(seen, [Seen::Cancelled { tag: short("stranger"), consumer: None }]);
+    assert_eq!(seen, [reply(waiter, cancel_ok("c"))]);
+    assert_eq!(it.receives([method(1, cancel("stranger", true))]), []);
+    assert_eq!(it.wrote(), [], "one cancel is enough");
+}
+
+#[test]
+fn a_consumer_is_cancelled_once_and_its_tag_can_be_used_again_at_once() {
+    let (mut it, key, old) = Script::consuming();
+    assert_eq!(it.try_cancel(key, "c", old, None), Ok(None));
+    let new = it.consume(key, "c");
+    it.wrote();
+    // again, as when a consumer is dropped after its cancel: this must not cancel the new one
+    let waiter = it.waiter();
+    assert_eq!(it.try_cancel(key, "c", old, Some(waiter)), Ok(None));
+    assert_eq!(it.wrote(), []);
+    // the answers may overtake each other, since queues give them
+    it.receives([method(1, consume_ok("c"))]);
+    assert_eq!(deliveries(&it.receives(content(1, deliver("c", 1), b""))), [(new, 1)]);
+    assert_eq!(it.receives([method(1, cancel_ok("c"))]), [reply(waiter, cancel_ok("c"))]);
+    assert_eq!(deliveries(&it.receives(content(1, deliver("c", 2), b""))), [(new, 2)]);
+    assert_eq!(it.try_cancel(key, "c", old, Some(waiter)), Ok(Some(waiter)), "nothing to wait for");
+    assert_eq!(it.wrote(), []);
 }
 
 #[test]
@@ -97,7 +122,9 @@ fn g5_replies_that_overtake_each_other_reach_their_calls() {
     assert_eq!(seen, [reply(declare, declare_ok), reply(consumer, consume_ok("c"))]);
 
     // the same reply twice: the tag tells
-    let calls = [it.cancel(key, "a"), it.cancel(key, "b")];
+    let consumers = ["a", "b"].map(|tag| (tag, it.consume(key, tag)));
+    it.receives(consumers.map(|(tag, _)| method(1, consume_ok(tag))));
+    let calls = consumers.map(|(tag, consumer)| it.cancel(key, tag, consumer));
     let seen = it.receives([method(1, cancel_ok("b")), method(1, cancel_ok("a"))]);
     assert_eq!(seen, [reply(calls[1], cancel_ok("b")), reply(calls[0], cancel_ok("a"))]);
 }
@@ -139,7 +166,7 @@ fn g11_get_and_deliveries_do_not_mix() {
 
 #[test]
 fn g13_a_tag_in_use_is_refused_and_nothing_is_written() {
-    let (mut it, key, _) = Script::consuming();
+    let (mut it, key, consumer) = Script::consuming();
     it.wrote();
     assert_eq!(it.try_consume(key, "c"), Err(Refusal::TagInUse));
     it.consume(key, "asked for");
@@ -153,8 +180,7 @@ fn g13_a_tag_in_use_is_refused_and_nothing_is_written() {
     // tags are unique for each channel, and free once cancelled
     let other = it.open();
     assert!(it.try_consume(other, "c").is_ok());
-    it.cancel(key, "c");
-    it.receives([method(1, cancel_ok("c"))]);
+    it.cancel(key, "c", consumer);
     assert!(it.try_consume(key, "c").is_ok());
 }
 
@@ -176,14 +202,14 @@ fn g13_a_refused_consume_takes_its_limit_back() {
     assert_eq!(fault.reply_code(), 503, "the refused one's answer is not waited for");
 }
 
-/// A server that gives a tag out twice: what follows is for the second, not for the one seen last.
 #[test]
-fn a_tag_that_the_server_gives_out_twice_belongs_to_the_second() {
+fn a_tag_that_the_server_gives_out_twice_is_a_violation_and_both_consumers_are_told() {
     let (mut it, key) = Script::opened();
+    let first = it.consume(key, "");
+    it.receives([method(1, consume_ok("t"))]);
     it.consume(key, "");
-    it.receives([method(1, consume_ok("t"))]);
-    it.receives(content(1, deliver("t", 1), b""));
-    let second = it.consume(key, "");
-    it.receives([method(1, consume_ok("t"))]);
-    assert_eq!(deliveries(&it.receives(content(1, deliver("t", 2), b""))), [(second, 2)]);
+    let fault = it.faults([method(1, consume_ok("t"))]);
+    assert_eq!((fault.reply_code(), fault.method()), (530, basic::ConsumeOk::ID));
+    let (ended, _) = it.client.session.fail(None);
+    assert_eq!(ended[0].consumers, [first], "the second one's caller is told by its call");
 }

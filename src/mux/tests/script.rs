@@ -207,9 +207,20 @@ impl Script {
         self.call_expecting(key, &basic::Get { queue: short("q"), no_ack: false }, expect)
     }
 
-    pub(super) fn cancel(&mut self, key: ChannelKey, tag: &str) -> u32 {
-        let expect = Expect { tag: Some(short(tag)), ..Expect::only(basic::CancelOk::ID) };
-        self.call_expecting(key, &basic::Cancel { consumer_tag: short(tag), no_wait: false }, expect)
+    pub(super) fn cancel(&mut self, key: ChannelKey, tag: &str, consumer: u32) -> u32 {
+        let waiter = self.waiter();
+        assert_eq!(self.try_cancel(key, tag, consumer, Some(waiter)), Ok(None));
+        waiter
+    }
+
+    pub(super) fn try_cancel(
+        &mut self,
+        key: ChannelKey,
+        tag: &str,
+        consumer: u32,
+        waiter: Option<u32>,
+    ) -> Result<Option<u32>, Refusal> {
+        self.client.session.cancel(key, &short(tag), &consumer, waiter)
     }
 
     fn call_expecting<M: Arguments>(&mut self, key: ChannelKey, request: &M, expect: Expect) -> u32 {
