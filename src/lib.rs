@@ -74,6 +74,7 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod mux;
+pub mod protocol;
 pub mod robust;
 
 pub use self::client::{
@@ -87,16 +88,6 @@ pub use self::codec::{FieldTable, FieldValue, Properties, ShortStr, Timestamp, T
 pub use self::error::{Error, ErrorKind, Origin, Result, Scope};
 pub use self::mux::sasl::Mechanism;
 pub use self::robust::connect_robust;
-
-/// The protocol itself: methods, properties and constants, as plain data, for [`Channel::call`].
-///
-/// Generated from the protocol's specification; one module for each class.
-pub mod protocol {
-    pub use crate::codec::generated::{
-        Method, access, basic, channel, confirm, connection, constants, exchange, queue, tx,
-    };
-    pub use crate::codec::{Arguments, DecodeError, Decoder, MethodId, Request, Sender};
-}
 
 /// Compiles the programs of the README.
 #[cfg(doctest)]

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -22,29 +22,54 @@ use super::message::Message;
 use super::options::Options;
 use super::state::State;
 
-/// Bytes from the first one on, as they come from a socket.
-pub(crate) fn raw(data: &[u8]) {
-    let mut clients = Clients::new();
-    for part in data.chunks(100) {
-        clients.send(0, part);
-        clients.check();
+/// The embedded broker: nothing that its clients do puts it in disorder, or has it keep more than it should. The first
+/// octet says whether the rest are raw bytes, or steps of clients that are logged in.
+///
+/// Order is checked every few steps and at the end.
+pub fn broker(data: &[u8]) {
+    run(data, Some(16));
+}
+
+/// Like [`broker`], but order is checked after each step, so that the step to blame is the last one.
+pub fn broker_steps(data: &[u8]) {
+    run(data, None);
+}
+
+fn run(data: &[u8], check_every: Option<usize>) {
+    match data.split_first() {
+        Some((0, rest)) => raw(rest, check_every.unwrap_or(1)),
+        Some((_, rest)) => steps(rest, check_every.unwrap_or(1)),
+        None => {}
     }
+}
+
+/// Bytes from the first one on, as they come from a socket.
+fn raw(data: &[u8], check_every: usize) {
+    let mut clients = Clients::new();
+    for (number, part) in (1..).zip(data.chunks(100)) {
+        clients.send(0, part);
+        if number % check_every == 0 {
+            clients.check();
+        }
+    }
+    clients.check();
 }
 
 /// A sequence of frames of two clients that are logged in and have three channels open, and, for frames of a
 /// type that does not exist, of sensible methods, faults and passing time. Lengths that go beyond the input are
 /// cut and ends of frames are right, so that damage stays inside the frames.
-pub(crate) fn steps(data: &[u8]) {
+fn steps(data: &[u8], check_every: usize) {
     let mut clients = Clients::new();
-    clients.log_in(0);
-    clients.log_in(1);
-    clients.check();
-    let mut rest = data;
+    let (mut rest, mut number) = (data, 0);
     while let Some((mut head, tail)) = rest.split_at_checked(4) {
         let (kind, place, size) = (head.get_u8(), head.get_u8(), head.get_u16());
         let (payload, tail) = tail.split_at(usize::from(size).min(tail.len()));
         rest = tail;
         let (client, channel) = (usize::from(place & 1), u16::from(place >> 1) % 5);
+        // when it is first heard of: logging in costs more than most inputs do
+        if clients.both.get(client).is_some_and(|client| !client.logged_in) {
+            clients.log_in(client);
+        }
         if matches!(kind, FRAME_METHOD | FRAME_HEADER | FRAME_BODY | FRAME_HEARTBEAT) {
             let mut bytes = Vec::new();
             put_frame(&mut bytes, kind, channel, |out| out.extend_from_slice(payload));
@@ -52,9 +77,37 @@ pub(crate) fn steps(data: &[u8]) {
         } else {
             clients.step(kind, client, channel, &mut Dice(payload));
         }
-        clients.check();
+        number += 1;
+        if number % check_every == 0 {
+            clients.check();
+        }
     }
+    clients.check();
 }
+
+/// What a client sends until it is logged in and has three channels open.
+static LOG_IN: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut bytes = PROTOCOL_HEADER.to_vec();
+    let mut client_properties = FieldTable::new();
+    let mut capabilities = FieldTable::new();
+    drop(capabilities.insert("consumer_cancel_notify", true));
+    drop(capabilities.insert("connection.blocked", true));
+    drop(client_properties.insert("capabilities", FieldValue::Table(capabilities)));
+    let start = connection::StartOk {
+        client_properties,
+        mechanism: ShortStr::try_from("PLAIN").unwrap_or_default(),
+        response: Bytes::from_static(b"\0guest\0guest"),
+        locale: ShortStr::empty(),
+    };
+    put_method(&mut bytes, 0, &start);
+    put_method(&mut bytes, 0, &connection::TuneOk { channel_max: 100, frame_max: 4096, heartbeat: 0 });
+    let virtual_host = ShortStr::try_from("/").unwrap_or_default();
+    put_method(&mut bytes, 0, &connection::Open { virtual_host });
+    for channel in 1..=3 {
+        put_method(&mut bytes, channel, &channel::Open);
+    }
+    bytes
+});
 
 /// Choices that the input makes.
 struct Dice<'a>(&'a [u8]);
@@ -112,6 +165,14 @@ struct Client {
     input: BytesMut,
     /// Whether it does not read what is sent to it.
     lazy: bool,
+    logged_in: bool,
+}
+
+impl Client {
+    fn connected_to(state: &mut State) -> Self {
+        let id = state.connected(([127, 0, 0, 1], 1).into(), Arc::new(Notify::new()));
+        Self { id, input: BytesMut::new(), lazy: false, logged_in: false }
+    }
 }
 
 struct Clients {
@@ -122,7 +183,7 @@ struct Clients {
 impl Clients {
     fn new() -> Self {
         let mut state = State::new(Options::default().user("guest", "guest").memory_limit(100_000));
-        let both = [0, 1].map(|_| Client { id: connect(&mut state), input: BytesMut::new(), lazy: false });
+        let both = [0, 1].map(|_| Client::connected_to(&mut state));
         Self { state, both }
     }
 
@@ -147,33 +208,19 @@ impl Clients {
                     break;
                 }
                 let out = std::mem::take(&mut connection.out);
-                check_written(&out, connection.frame_max);
+                check_written(out, connection.frame_max);
                 self.state.written(client.id);
                 self.state.take_input(client.id, &mut client.input);
             }
         }
     }
 
+    /// In one piece, as a client in a hurry may: every input begins with it twice.
     fn log_in(&mut self, client: usize) {
-        self.send(client, &PROTOCOL_HEADER);
-        let mut client_properties = FieldTable::new();
-        let mut capabilities = FieldTable::new();
-        drop(capabilities.insert("consumer_cancel_notify", true));
-        drop(capabilities.insert("connection.blocked", true));
-        drop(client_properties.insert("capabilities", FieldValue::Table(capabilities)));
-        let start = connection::StartOk {
-            client_properties,
-            mechanism: ShortStr::try_from("PLAIN").unwrap_or_default(),
-            response: Bytes::from_static(b"\0guest\0guest"),
-            locale: ShortStr::empty(),
-        };
-        self.call(client, 0, &start);
-        self.call(client, 0, &connection::TuneOk { channel_max: 100, frame_max: 4096, heartbeat: 0 });
-        let virtual_host = ShortStr::try_from("/").unwrap_or_default();
-        self.call(client, 0, &connection::Open { virtual_host });
-        for channel in 1..=3 {
-            self.call(client, channel, &channel::Open);
+        if let Some(client) = self.both.get_mut(client) {
+            client.logged_in = true;
         }
+        self.send(client, &LOG_IN);
     }
 
     fn step(&mut self, kind: u8, client: usize, channel: u16, dice: &mut Dice<'_>) {
@@ -384,7 +431,7 @@ impl Clients {
     fn leave(&mut self, client: usize) {
         if let Some(old) = self.both.get_mut(client) {
             self.state.lost(old.id);
-            *old = Client { id: connect(&mut self.state), input: BytesMut::new(), lazy: false };
+            *old = Client::connected_to(&mut self.state);
         }
         self.read();
         self.log_in(client);
@@ -519,10 +566,6 @@ fn unacked(channel: &Channel) -> impl Iterator<Item = &Unacked> {
     channel.unacked.values().chain(settled.iter().map(|(delivery, _)| delivery))
 }
 
-fn connect(state: &mut State) -> u64 {
-    state.connected(([127, 0, 0, 1], 1).into(), Arc::new(Notify::new()))
-}
-
 fn declare(dice: &mut Dice<'_>) -> queue::Declare {
     queue::Declare {
         queue: dice.queue(),
@@ -535,11 +578,11 @@ fn declare(dice: &mut Dice<'_>) -> queue::Declare {
 }
 
 /// What the broker wrote must be whole frames, or the header of the protocol that it speaks.
-fn check_written(out: &[u8], frame_max: u32) {
+fn check_written(out: Vec<u8>, frame_max: u32) {
     if out == PROTOCOL_HEADER {
         return;
     }
-    let mut rest = BytesMut::from(out);
+    let mut rest = BytesMut::from(Bytes::from(out));
     let cut = Cutter::agreed(frame_max.max(4096)).cut(&mut rest);
     assert_eq!(cut.fault, None, "a frame that no client takes");
     assert!(rest.is_empty(), "a part of a frame");

@@ -261,6 +261,19 @@ impl ConnectOptions {
         Err(last.after(failed))
     }
 
+    /// Connects over a stream that is there already.
+    #[cfg(any(fuzzing, test))]
+    pub(crate) async fn connect_over(&self, stream: crate::driver::dial::Stream) -> Result<Connection> {
+        let server = self.servers.first().cloned().unwrap_or_else(|| Server::new("memory".into(), PORT));
+        let address = Address {
+            server,
+            connect_timeout: self.connect_timeout,
+            handshake_timeout: self.handshake_timeout,
+        };
+        let link = Link::over(stream, &address, self.hello()?, self.limits).await?;
+        Ok(Connection::new(link))
+    }
+
     /// The hosts and ports to connect to.
     pub(crate) fn hosts(&self) -> Vec<(String, u16)> {
         self.servers.iter().map(|server| (server.host.clone(), server.port)).collect()

@@ -54,6 +54,9 @@ pub(crate) type Input<'a> = &'a [u8];
 
 impl<'a> Decoder<'a> {
     /// A decoder for `input`, which lies in `source`. Strings share `source` and keep it alive.
+    ///
+    /// # Panics
+    /// Reading a string panics if `input` is not a part of `source`.
     pub const fn new(source: &'a Bytes, input: &'a [u8]) -> Self {
         Self { source: Some(source), input, depth: 0 }
     }

@@ -30,35 +30,49 @@ const PROVISIONAL_MAX: u32 = 128 << 10;
 /// A heartbeat frame.
 pub(crate) const HEARTBEAT: [u8; OVERHEAD] = [FRAME_HEARTBEAT, 0, 0, 0, 0, 0, 0, FRAME_END];
 
-/// What a client sends first: the protocol's name and version.
-pub(crate) const PROTOCOL_HEADER: [u8; 8] = *b"AMQP\x00\x00\x09\x01";
+/// What a client sends first, before any frame: the protocol's name and version.
+///
+/// A server that speaks another version answers with the header of its own, and closes the socket.
+pub const PROTOCOL_HEADER: [u8; 8] = *b"AMQP\x00\x00\x09\x01";
 
-/// The four types of frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FrameKind {
-    /// A method and its arguments.
+/// The type of a frame. The protocol has these four, and no more will come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FrameKind {
+    /// 1: a method and its arguments.
     Method,
-    /// The header of a content: body size and properties.
+    /// 2: the header of a content, that is, body size and properties.
     Header,
-    /// A piece of a body.
+    /// 3: a piece of a body.
     Body,
-    /// A sign of life.
+    /// 8: a sign of life.
     Heartbeat,
 }
 
-/// A fault in the framing itself: what follows it cannot be read.
+/// A fault in the framing itself: whatever follows it cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub(crate) enum FrameError {
+#[non_exhaustive]
+pub enum FrameError {
+    /// The first octet is no frame type.
     #[error("unknown frame type {0}")]
     Kind(u8),
+    /// The payload is larger than the limit for this type of frame.
     #[error("a frame claims a payload of {size} bytes, the limit is {limit}")]
-    TooLarge { size: u32, limit: u32 },
+    TooLarge {
+        /// The size of the payload, in bytes.
+        size: u32,
+        /// The largest acceptable payload, in bytes.
+        limit: u32,
+    },
+    /// A method frame with less than 4 bytes of payload, or a header frame with less than 14.
     #[error("a frame with a payload of {0} bytes is too short for its type")]
     TooShort(u32),
+    /// The octet behind the payload is not the frame end.
     #[error("a frame ends with 0x{0:02x}, not with 0xce")]
     End(u8),
+    /// A heartbeat on a channel other than 0.
     #[error("a heartbeat on channel {0}")]
     HeartbeatChannel(u16),
+    /// A heartbeat with a payload.
     #[error("a heartbeat with a payload of {0} bytes")]
     HeartbeatPayload(u32),
 }
@@ -182,6 +196,18 @@ impl Cutter {
             Err(FrameError::TooShort(size))
         } else {
             Ok(())
+        }
+    }
+}
+
+impl FrameKind {
+    /// The octet that stands for it on the wire.
+    pub const fn octet(self) -> u8 {
+        match self {
+            Self::Method => FRAME_METHOD,
+            Self::Header => FRAME_HEADER,
+            Self::Body => FRAME_BODY,
+            Self::Heartbeat => FRAME_HEARTBEAT,
         }
     }
 }

@@ -239,6 +239,22 @@ impl FieldTable {
         self.0.is_empty()
     }
 
+    /// Reads a table, with its length before it, from the front of `source`. Strings share that buffer. Octets behind the
+    /// table are ignored.
+    ///
+    /// # Errors
+    /// When the table ends beyond `source`, nests more than 64 deep, or holds an unknown type tag.
+    pub fn decode(source: &Bytes) -> Result<Self, DecodeError> {
+        Decoder::new(source, source).table()
+    }
+
+    /// Appends the table, with its length before it.
+    ///
+    /// The length has four octets: of a table of 4 GiB or more it is wrong, and no frame holds one.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put_table(out, self);
+    }
+
     /// About how many bytes of memory it holds.
     pub(crate) fn weight(&self) -> usize {
         self.0

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tracing::Instrument;
 
 use super::call::Call;
-use super::dial::{dial, resolve};
+use super::dial::{Stream, dial, resolve};
 use super::faults;
 use super::handshake::perform;
 use super::reader::Reader;
@@ -69,15 +69,24 @@ impl Link {
         Err(last.after(failed))
     }
 
-    /// Dials, performs the handshake and starts the two tasks.
     async fn connect_to(
         address: &Address,
         at: SocketAddr,
         hello: Hello,
         limits: Limits,
     ) -> Result<Self, Error> {
+        let stream = dial(&address.server, at, address.connect_timeout).await?;
+        Self::over(stream, address, hello, limits).await
+    }
+
+    /// Performs the handshake over a stream and starts the two tasks. The address tells the time-out, and is shown in logs.
+    pub(crate) async fn over(
+        mut stream: Stream,
+        address: &Address,
+        hello: Hello,
+        limits: Limits,
+    ) -> Result<Self, Error> {
         let server = &address.server;
-        let mut stream = dial(server, at, address.connect_timeout).await?;
         let opened = perform(&mut stream, server, hello, address.handshake_timeout).await?;
         let agreed = opened.established.agreed;
         let heartbeat = Heartbeat::new(agreed.heartbeat);

@@ -133,14 +133,20 @@ impl Client {
 
     /// What was to be written since the last time.
     pub(crate) fn written(&mut self) -> Vec<u8> {
-        let (mut bytes, mut batch) = (Vec::new(), Batch::default());
+        let mut bytes = Vec::with_capacity(self.session.out.len());
+        let mut batch = Batch::default();
         while !self.session.out.is_empty() {
             self.session.out.take(&mut batch);
-            let before = bytes.len();
-            let mut slices = vec![std::io::IoSlice::new(&[]); 1024];
-            let used = batch.slices(0, &mut slices);
-            slices.iter().take(used).for_each(|slice| bytes.extend_from_slice(slice));
-            assert_eq!(bytes.len() - before, batch.len(), "more pieces than slices");
+            let mut written = 0;
+            // a few at a time: mostly there is one
+            while written < batch.len() {
+                let mut slices = [std::io::IoSlice::new(&[]); 4];
+                let used = batch.slices(written, &mut slices);
+                for slice in slices.iter().take(used) {
+                    written += slice.len();
+                    bytes.extend_from_slice(slice);
+                }
+            }
             batch.clear();
         }
         bytes

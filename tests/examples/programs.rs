@@ -65,7 +65,7 @@ fn a_shared_queue_stays_and_keeps_what_nobody_took() {
 #[test]
 fn help_is_help() {
     test(async |_| {
-        for program in ["central", "consumer", "publisher"] {
+        for program in ["central", "consumer", "frames", "publisher"] {
             let lines = start(program, &["--help"]).end().await.well();
             assert!(lines[0].starts_with(&format!("Usage: {program}")), "{lines:?}");
         }
@@ -75,7 +75,7 @@ fn help_is_help() {
 #[test]
 fn wrong_arguments_get_the_usage_and_code_2() {
     test(async |_| {
-        let wrong: [(&str, &[&str]); 11] = [
+        let wrong: [(&str, &[&str]); 14] = [
             ("central", &["--apps"]),
             ("central", &["--messages", "0"]),
             ("central", &["more"]),
@@ -83,6 +83,9 @@ fn wrong_arguments_get_the_usage_and_code_2() {
             ("consumer", &["--workers", "0"]),
             ("consumer", &["--prefetch", "many"]),
             ("consumer", &["--no-such-option"]),
+            ("frames", &["--listen", "amqp"]),
+            ("frames", &["--broker", "127.0.0.1:1"]),
+            ("frames", &["one", "two"]),
             ("publisher", &["--count", "-1"]),
             ("publisher", &["--key"]),
             ("publisher", &["1", "2"]),
@@ -142,5 +145,42 @@ fn without_a_broker_the_consumer_starts_one_and_says_where() {
         }
         consumer.signal("INT").await;
         consumer.end().await;
+    });
+}
+
+#[test]
+fn frames_prints_a_session_of_its_own() {
+    test(async |_| {
+        let lines = start("frames", &[]).end().await.well();
+        let position = |text: &str| {
+            let found = lines.iter().position(|line| line.contains(text));
+            found.unwrap_or_else(|| panic!("no {text:?} in {lines:#?}"))
+        };
+        let order = [
+            "client AMQP 0-9-1",
+            "server 0 connection.start {",
+            "client 0 connection.start-ok { mechanism: \"PLAIN\", response: 12 bytes }",
+            "client 1 basic.publish {",
+            "client 1 header of 5 bytes, content_type: \"text/plain\", delivery_mode: 2",
+            "client 1 body 5 bytes",
+            "server 1 basic.get-ok {",
+            "server 0 connection.close-ok",
+        ];
+        assert!(order.map(position).is_sorted(), "{lines:#?}");
+        assert!(!lines.iter().any(|line| line.contains("guest") && line.contains("response")));
+    });
+}
+
+#[test]
+fn frames_prints_a_capture_up_to_what_is_no_frame() {
+    test(async |_| {
+        let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/frame/");
+        let whole = start("frames", &[&format!("{seeds}message")]).end().await.well();
+        assert_eq!(whole.len(), 3, "{whole:?}");
+        let cut = start("frames", &[&format!("{seeds}message_cut_in_the_body")]).end().await;
+        assert_eq!((cut.code, cut.errors.trim()), (Some(1), "frames: the capture ends within a frame"));
+        let broken = start("frames", &[&format!("{seeds}a5_wrong_end")]).end().await;
+        assert_eq!(broken.code, Some(1));
+        assert!(broken.errors.contains("0xce"), "{}", broken.errors);
     });
 }

@@ -19,7 +19,6 @@ pub(super) fn module(spec: &Spec) -> String {
         pub mod constants;
         {modules}
 
-        #[cfg(any(fuzzing, test))]
         use crate::codec::encode::put_short;
         use crate::codec::{{Arguments, DecodeError, Decoder, MethodId, Sender}};
 
@@ -90,9 +89,7 @@ fn implementation(all: &[Entry<'_>]) -> String {
             }}
         }}
 
-        /// Appends the numbers and the arguments: a method frame's payload. What is sent is encoded from
-        /// the method's own struct; this is for the scripted servers of tests.
-        #[cfg(any(fuzzing, test))]
+        /// Appends the numbers and the arguments: a method frame's payload.
         pub fn encode(&self, out: &mut Vec<u8>) {{
             let id = self.id();
             put_short(out, id.class);

@@ -12,7 +12,6 @@ pub mod exchange;
 pub mod queue;
 pub mod tx;
 
-#[cfg(any(fuzzing, test))]
 use crate::codec::encode::put_short;
 use crate::codec::{Arguments, DecodeError, Decoder, MethodId, Sender};
 
@@ -302,9 +301,7 @@ impl Method {
         }
     }
 
-    /// Appends the numbers and the arguments: a method frame's payload. What is sent is encoded from
-    /// the method's own struct; this is for the scripted servers of tests.
-    #[cfg(any(fuzzing, test))]
+    /// Appends the numbers and the arguments: a method frame's payload.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let id = self.id();
         put_short(out, id.class);
