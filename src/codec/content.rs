@@ -35,6 +35,50 @@ impl ContentHeader {
     }
 }
 
+/// The properties by the kind of their value, as bits of the flags; all others are short strings.
+const TABLES: u16 = 1 << 13;
+const OCTETS: u16 = 1 << 12 | 1 << 11;
+const TIMESTAMPS: u16 = 1 << 6;
+/// Bits 1 and 0 are no properties: nothing, and whether another word of flags follows.
+const PROPERTIES: u16 = !0b11;
+const MORE: u16 = 1;
+
+/// Checks that flags and properties are all there: no more of a table than its length.
+///
+/// Properties that are cut short are a fault of the frame, whether anybody reads them or not. A table with a value of an
+/// unknown type is none: it spoils what is read later, not the message.
+#[inline]
+pub(crate) fn check_properties(properties: &[u8]) -> Result<(), DecodeError> {
+    match properties {
+        // none, or only the delivery mode or the priority
+        [0, 0, ..] | [0x10 | 0x08, 0, _, ..] => Ok(()),
+        _ => skip_properties(properties).ok_or(DecodeError::Truncated),
+    }
+}
+
+fn skip_properties(properties: &[u8]) -> Option<()> {
+    let mut rest = properties;
+    let mut flags = rest.try_get_u16().ok()?;
+    let mut last = flags;
+    while last & MORE != 0 {
+        last = rest.try_get_u16().ok()?;
+    }
+    flags &= PROPERTIES;
+    while flags != 0 {
+        // the highest bit comes first
+        let flag = 1 << (15 - flags.leading_zeros());
+        flags &= !flag;
+        let length = match flag {
+            TABLES => rest.try_get_u32().ok()? as usize,
+            flag if flag & OCTETS != 0 => 1,
+            TIMESTAMPS => 8,
+            _ => usize::from(rest.try_get_u8().ok()?),
+        };
+        rest = rest.get(length..)?;
+    }
+    Some(())
+}
+
 /// Reads the properties of a content header. Octets behind them are ignored: some brokers pad.
 pub(crate) fn decode_properties(properties: &Bytes) -> Result<Properties, DecodeError> {
     Properties::decode(&mut Decoder::new(properties, properties))

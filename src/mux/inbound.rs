@@ -14,7 +14,7 @@ use super::Waiters;
 use super::delivery::{Delivery, consumer_tag};
 use super::returns::Returned;
 use super::violation::Violation;
-use crate::codec::content::{ContentHeader, PROPERTIES_AT};
+use crate::codec::content::{ContentHeader, PROPERTIES_AT, check_properties};
 use crate::codec::frame::{Frame, FrameKind, Frames};
 use crate::codec::generated::{basic, channel};
 use crate::codec::{Arguments, DecodeError, Decoder, Method, MethodId, ShortStr};
@@ -279,6 +279,8 @@ impl<X: Waiters> OpenLane<X> {
         if header.class != basic::CLASS_ID {
             return Err(Violation::HeaderClass(header.class));
         }
+        check_properties(frame.payload.get(PROPERTIES_AT..).unwrap_or_default())
+            .map_err(Violation::Header)?;
         let announced = header.body_size;
         if announced > limits.message {
             return Err(Violation::MessageTooLarge { announced, limit: limits.message });
@@ -388,6 +390,7 @@ fn content<'a>(
     if class != basic::CLASS_ID || body_size > max_message {
         return None;
     }
+    check_properties(header.payload.get(PROPERTIES_AT..)?).ok()?;
     if body_size == 0 {
         return Some((header, None));
     }

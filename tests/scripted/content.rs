@@ -196,3 +196,21 @@ async fn what_a_client_publishes_is_refused_from_a_server() {
     let publish = basic::Publish { routing_key: ShortStr::empty(), ..Default::default() };
     refused(&[method(1, &publish), content(1, b"x")].concat(), 503).await;
 }
+
+#[tokio::test]
+async fn properties_that_are_cut_short_are_refused_though_nobody_reads_them() {
+    // content type and delivery mode are announced, in full and half
+    for (properties, whole) in
+        [(&b"\x90\x00\x01a\x02"[..], true), (b"\x90\x00\x01a", false), (b"\x90\x00\x05a\x02", false)]
+    {
+        let (mut server, _connection, channel, mut consumer) = with_consumer().await;
+        let header = raw_header(1, 60, 0, 1, properties);
+        server.write(&[deliver(1, "c", 1), header, body(1, b"m")].concat()).await;
+        if whole {
+            assert_eq!(within("a delivery", consumer.next()).await.unwrap().unwrap().body(), b"m");
+            nothing_else(&mut server, &channel).await;
+        } else {
+            server.expect_refusal(501).await;
+        }
+    }
+}
