@@ -198,7 +198,11 @@ impl ConnectOptions {
     }
 
     /// Publishers wait while this many bytes wait to be written; 256 KiB unless set. Memory for outgoing
-    /// messages stays below twice this, plus one message.
+    /// messages stays below twice this, plus one message. A message beyond 256 KiB is written in turns: small ones of
+    /// other channels do not wait for it.
+    ///
+    /// Acks cannot wait. If 64 times as many bytes of them do, because the server does not read, the connection ends with
+    /// [`ErrorKind::Protocol`].
     pub fn outgoing_limit(mut self, bytes: usize) -> Self {
         self.limits.outgoing = bytes.max(1);
         self

@@ -27,9 +27,6 @@ use crate::codec::{Arguments, Method, Sender, ShortStr};
 /// goes on asking and does not read.
 const ANSWERS_MAX: u32 = 1 << 16;
 
-/// How many bytes of acks, nacks and rejects may wait to be written, likewise: some 800,000 of them.
-const SETTLES_MAX: usize = 16 << 20;
-
 /// The shared half of the multiplexer of one connection.
 #[derive(Debug)]
 pub(crate) struct Session<X: Waiters> {
@@ -42,6 +39,8 @@ pub(crate) struct Session<X: Waiters> {
     blocked: bool,
     /// Publishers wait while so many publishes of their channel are not settled.
     pub unconfirmed_max: usize,
+    /// How many bytes of acks, nacks and rejects may wait to be written.
+    pub settles_max: usize,
     /// Calls of update-secret; several if the futures of earlier ones were dropped.
     secrets: VecDeque<X::Reply>,
     /// What waits to be written.
@@ -130,6 +129,7 @@ impl<X: Waiters> Session<X> {
             frame_max: agreed.frame_max,
             blocked: false,
             unconfirmed_max: usize::MAX,
+            settles_max: usize::MAX,
             secrets: VecDeque::new(),
             out: Outgoing::default(),
             woken: Vec::new(),
@@ -253,8 +253,8 @@ impl<X: Waiters> Session<X> {
     /// end to it where the server does not read.
     pub(crate) fn settle<M: Arguments>(&mut self, key: ChannelKey, method: &M) -> Result<(), Refusal> {
         let size = self.put(key, method)?;
-        if self.out.count_settle(size) > SETTLES_MAX {
-            return Err(Refusal::Unread { bytes: SETTLES_MAX });
+        if self.out.count_settle(size) > self.settles_max {
+            return Err(Refusal::Unread { bytes: self.settles_max });
         }
         Ok(())
     }
