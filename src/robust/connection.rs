@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::channel::OpenChannel;
 use super::event::{Counters, Events};
-use super::shared::{Handle, Shared, closed};
+use super::shared::{Handle, Shared, before, closed};
 use crate::client::{Blocked, ConnectOptions};
 use crate::codec::{FieldTable, ShortStr};
 use crate::error::{Error, ErrorKind, Origin, Result};
@@ -151,23 +152,31 @@ impl Connection {
 
     /// Closes the connection in order. Consumers stop, and what nobody has begun to work on goes back to the queues. Then
     /// this waits until everything that was delivered is acknowledged, or dropped, and everything that was published
-    /// is confirmed; after a loss on the next link. Then, or when `limit` is over, it closes.
+    /// is confirmed; after a loss on the next link. Then, or when `limit` is over, it closes. It never takes longer than
+    /// `limit`: a close that the server has not answered by then goes on in the background.
     ///
     /// Consumers' streams end, so whoever works on deliveries in a loop finishes by itself.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] if the limit was over before all was done; or as [`close`](Self::close).
+    /// [`ErrorKind::Timeout`] if the limit was over before all was done, with what was not; or as [`close`](Self::close).
     ///
     /// # Cancel safety
     /// Dropped before it is done, consumers have stopped, and the connection is open.
     pub async fn drain(&self, limit: Duration) -> Result<()> {
-        let drained = tokio::time::timeout(limit, super::drain::drain(self.shared())).await;
-        self.close().await?;
-        drained.map_err(|_| {
-            let limit = limit.as_secs_f32();
-            let text = format!("drain: not everything was acknowledged and confirmed within {limit} s");
-            Error::new(ErrorKind::Timeout, text).with_origin(Origin::User)
-        })
+        let deadline = Instant::now().checked_add(limit);
+        let drained = before(deadline, super::drain::drain(self.shared())).await;
+        // before the close ends it all
+        let left = drained.is_none().then(|| super::drain::left(self.shared()));
+        let closed = before(deadline, self.close()).await;
+        let limit = limit.as_secs_f32();
+        let text = match (left, closed) {
+            (Some(left), _) => format!("drain: not done within {limit} s: {left}"),
+            (None, Some(closed)) => return closed,
+            (None, None) => format!(
+                "drain: all was acknowledged and confirmed, but the server did not answer connection.close within {limit} s"
+            ),
+        };
+        Err(Error::new(ErrorKind::Timeout, text).with_origin(Origin::User))
     }
 
     /// Waits until the connection has ended for good, and tells why: [`ErrorKind::Closed`] after

@@ -22,6 +22,11 @@ impl InFlight {
         Token(Arc::clone(self))
     }
 
+    /// How many tokens there are.
+    pub(super) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
     /// Waits until there are no tokens. Cancel safe.
     pub(super) async fn gone(&self) {
         loop {

@@ -70,6 +70,11 @@ pub(super) enum Progress {
 }
 
 impl Unconfirmed {
+    /// How many messages there are.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

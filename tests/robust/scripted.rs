@@ -418,3 +418,32 @@ fn both_limits_of_a_channel_are_set_again() {
         within("ready", connection.ready()).await.unwrap();
     });
 }
+
+/// `RabbitMQ` reads nothing from a publisher while an alarm is on.
+#[test]
+fn a_drain_ends_within_its_limit_while_the_server_blocks_and_says_what_is_not_confirmed() {
+    test(async |_| {
+        let (_listener, mut server, connection) = connected(|options| options).await;
+        let channel = open(&mut server, &connection, 1).await;
+        let exchange = channel.default_exchange();
+        for _ in 0..2 {
+            drop(exchange.enqueue("k", "m").await.unwrap());
+            server.receive_publish(1).await;
+        }
+        server.send(0, connection::Blocked { reason: short("low on memory") }).await;
+        within("the news", async {
+            while connection.blocked().is_none() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        let begun = std::time::Instant::now();
+        let error = within("the drain", connection.drain(Duration::from_millis(300))).await.unwrap_err();
+        // a close may take 5 s by itself
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        let text = error.to_string();
+        assert!(text.contains("2 publishes are not confirmed"), "{text}");
+        assert!(text.contains("low on memory"), "{text}");
+    });
+}
