@@ -15,7 +15,8 @@ use crate::codec::{Arguments, DecodeError, Decoder, FieldTable, Properties, Shor
 use crate::mux::Waiters;
 use crate::mux::channel::{Expect, Pending};
 use crate::mux::ids::ChannelKey;
-use crate::mux::inbound::{Inbound, Received};
+use crate::mux::inbound::Inbound;
+use crate::mux::outgoing::Batch;
 use crate::mux::publish::Publish;
 use crate::mux::session::{Published, Session};
 use crate::mux::tune::Agreed;
@@ -43,6 +44,7 @@ impl Waiters for Nobody {
 #[derive(Debug)]
 pub struct Outbound {
     session: Session<Nobody>,
+    batch: Batch,
 }
 
 impl Outbound {
@@ -58,8 +60,8 @@ impl Outbound {
             let _ = session.call(KEY, &confirm::Select { no_wait: false }, pending);
             let _ = session.receive(1, confirm::SelectOk.into());
         }
-        session.out.clear();
-        Self { session }
+        session.out.take(&mut Batch::default());
+        Self { session, batch: Batch::default() }
     }
 
     /// Appends a message; false if it was not taken.
@@ -76,8 +78,9 @@ impl Outbound {
 
     /// Throws away what waits to be written, and returns how many bytes that were.
     pub fn clear(&mut self) -> usize {
-        let length = self.session.out.len();
-        self.session.out.clear();
+        self.session.out.take(&mut self.batch);
+        let length = self.batch.len();
+        self.batch.clear();
         length
     }
 }

@@ -1,11 +1,13 @@
 //! The one error type: what went wrong, who started it, how far it reaches.
 
+mod display;
+
+use std::borrow::Cow;
 use std::error::Error as StdError;
-use std::fmt;
 use std::sync::Arc;
 
-use crate::codec::generated::constants::reply_name;
-use crate::codec::{Method, MethodId};
+pub(crate) use self::display::ExchangeName;
+use crate::codec::MethodId;
 use crate::mux::returns::Returned;
 
 /// What every fallible operation of this crate returns.
@@ -13,8 +15,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why an operation failed.
 ///
-/// Cheap to clone: everybody who waits on a channel or connection gets the same error when it ends.
-/// Never shows a password.
+/// Cheap to clone: everybody who waits on a channel or connection gets the same error when it ends. Calls that come
+/// later get it, too, and their text begins with "closed earlier".
+///
+/// Never shows a password. What the server sent is shown on one line, and cut after 255 bytes.
 ///
 /// ```
 /// # fn handle(error: lepus::Error) {
@@ -28,6 +32,40 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// }
 /// # }
 /// ```
+///
+/// # Printing
+/// [`Display`](std::fmt::Display) says what happened, to what, and mostly what to do, on one line; it does not repeat the
+/// text of the [`source`](StdError::source), which may be the [`std::io::Error`] of the operating system. `{:#}` adds
+/// the sources on the same line. [`Debug`](std::fmt::Debug), which a `main` that returns an error prints, has the
+/// text and the sources below it; `{:#?}` has the fields.
+///
+/// # Kinds
+/// Origin and scope are the usual ones. A few errors know better: [`origin`](Error::origin) and
+/// [`scope`](Error::scope) tell.
+///
+/// | kind | when it happens | origin | scope | what to do | an example |
+/// |---|---|---|---|---|---|
+/// | [`Config`](ErrorKind::Config) | The URI or an option is not valid. | `User` | `Connection` | Correct it. | `bad AMQP URI: it has no scheme: begin it with amqp://` |
+/// | [`Argument`](ErrorKind::Argument) | An argument breaks a limit of the protocol; nothing was sent. | `User` | `Call` | Correct the argument. | `the routing key has 300 bytes, and AMQP allows at most 255` |
+/// | [`Unsupported`](ErrorKind::Unsupported) | This crate, or this kind of connection, does not do that; nothing was sent. | `User` | `Call` | Use what the text names. | `amqps: this version of lepus has no TLS; use amqp:// and a port without TLS` |
+/// | [`Connect`](ErrorKind::Connect) | The host was not found, or nothing accepts connections there. | `Network` | `Connection` | Check host, port and firewall, and whether the server runs; try again. | `cannot connect to broker:5672: nothing listens there; check the port, and whether the server runs` |
+/// | [`NotAmqp`](ErrorKind::NotAmqp) | What listens there does not speak AMQP 0-9-1: TLS, HTTP, or another version of AMQP. No credentials were sent. | `Peer` | `Connection` | Correct the port, or the URI's scheme. | `broker:15672 is an HTTP server, not an AMQP server: check the port` |
+/// | [`HandshakeTimeout`](ErrorKind::HandshakeTimeout) | The server did not finish the handshake in time, or said nothing at all. | `Peer` | `Connection` | Check that the port is an AMQP port; try again. | `broker:5672 accepted the connection and then said nothing for 10 s` |
+/// | [`Auth`](ErrorKind::Auth) | The server refused the credentials, or offers none of the chosen mechanisms. If it dropped the connection without a word, the origin is `Network`. | `Peer` | `Connection` | Correct user and password. | `cannot log in to broker:5672 as user "app" (vhost "prod"), check user and password: 403 ACCESS_REFUSED` |
+/// | [`Vhost`](ErrorKind::Vhost) | The server refused the virtual host: it does not exist, or the user has no access. | `Peer` | `Connection` | Create the vhost, or give the user permissions on it. | `cannot open vhost "prod" on broker:5672 as user "app", check its name, and the user's permissions on it: 530 NOT_ALLOWED` |
+/// | [`ConnectionClosed`](ErrorKind::ConnectionClosed) | The server closed the connection. | `Peer` | `Connection` | See [`reply_code`](Error::reply_code): 320 is a shutdown, connect again; others are mistakes. | `broker:5672 closed the connection: 320 CONNECTION_FORCED` |
+/// | [`ChannelClosed`](ErrorKind::ChannelClosed) | The server closed the channel. | `Peer` | `Channel` | See [`reply_code`](Error::reply_code) and the text; then open another channel. | `the server closed channel 1: 404 NOT_FOUND - no queue 'jobs' in vhost '/'` |
+/// | [`ConnectionLost`](ErrorKind::ConnectionLost) | The network connection ended without a close. On a robust connection also: there is none at the moment (scope `Call`). | `Network` | `Connection` | Connect again, or use a robust connection. | `the connection to broker:5672 was lost: the other side ended it without a close (end of file)` |
+/// | [`HeartbeatMissed`](ErrorKind::HeartbeatMissed) | Nothing came from the server for twice the heartbeat interval. | `Network` | `Connection` | Connect again; look for a hanging server or a silent firewall. | `nothing came from broker:5672 for 120 s, two heartbeat intervals: the server hangs, or the network is cut` |
+/// | [`Protocol`](ErrorKind::Protocol) | The server broke the protocol. | `Peer` | `Connection` | Report it to whoever makes the server, or a proxy before it. | `broker:5672 broke the protocol: unknown method 10,99 (class, method)` |
+/// | [`Timeout`](ErrorKind::Timeout) | A call, a close or a wait took longer than its limit. The origin is whoever was waited for: the server, the network, or `User` where only the caller's own limit ended the wait. | `Peer` | `Call` | Look at the server, or raise the limit that the text names. | `queue.declare on channel 3: the server did not answer within 30 s` |
+/// | [`Closed`](ErrorKind::Closed) | This program closed the channel or connection, by a call or by dropping the last handle. | `User` | `Channel` | Keep it open, or open another. | `this program closed the connection to broker:5672` |
+/// | [`RuntimeEnded`](ErrorKind::RuntimeEnded) | The tokio runtime that drives the connection was shut down while handles were still in use elsewhere. | `User` | `Connection` | Connect on a runtime that lives as long as the handles. | `the tokio runtime that drives the connection to broker:5672 was shut down` |
+/// | [`Nacked`](ErrorKind::Nacked) | The server refused to take responsibility for a published message. | `Peer` | `Call` | Publish it again later; see the queue's length limit. | `the server refused to take the message (basic.nack): its queue may be full` |
+/// | [`Returned`](ErrorKind::Returned) | A mandatory message reached no queue and came back; see [`returned`](Error::returned). | `Peer` | `Call` | Declare and bind a queue for the key. | `no queue took the message, and it came back (exchange "jobs", routing key "a.b"): 312 NO_ROUTE` |
+/// | [`ConsumerCancelled`](ErrorKind::ConsumerCancelled) | The server cancelled the consumer, for example because its queue was deleted. | `Peer` | `Call` | Declare the queue again and consume again. | `the server cancelled consumer "ctag-1"; its queue may be gone` |
+/// | [`NoFreeChannel`](ErrorKind::NoFreeChannel) | All channel numbers of the connection are in use. | `User` | `Call` | Close channels, or raise `channel_max` on both sides. | `all 2047 channels of the connection are open: close some, or raise channel_max` |
+/// | [`Undecodable`](ErrorKind::Undecodable) | The properties or headers of a received message cannot be read; its body can. | `Peer` | `Call` | Use the body alone, or reject the message. | `the message's properties cannot be read, its body can` |
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -37,9 +75,13 @@ struct Inner {
     origin: Origin,
     scope: Scope,
     reply: Option<Reply>,
-    text: String,
+    text: Cow<'static, str>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
     returned: Option<Box<Returned>>,
+    /// What failed before, such as the hosts that were tried first.
+    others: Vec<Error>,
+    /// Whether this ended the channel or connection before the call that gets it began.
+    earlier: bool,
 }
 
 /// What a server says when it closes something.
@@ -80,10 +122,12 @@ pub enum ErrorKind {
     HeartbeatMissed,
     /// The server broke the protocol.
     Protocol,
-    /// The server did not answer in time.
+    /// A call, a close or a wait took longer than its limit.
     Timeout,
-    /// The user had closed the channel or connection.
+    /// This program closed the channel or connection.
     Closed,
+    /// The tokio runtime that drives the connection was shut down.
+    RuntimeEnded,
     /// The server refused to take responsibility for a published message.
     Nacked,
     /// A mandatory message reached no queue and came back; see [`returned`](Error::returned).
@@ -103,7 +147,7 @@ pub enum Origin {
     User,
     /// The server.
     Peer,
-    /// What lies between.
+    /// The network between, or the other host's operating system.
     Network,
 }
 
@@ -156,7 +200,7 @@ impl Error {
     }
 
     /// A new error of this crate. The layers below the client and the client itself make all errors here.
-    pub(crate) fn new(kind: ErrorKind, text: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: ErrorKind, text: impl Into<Cow<'static, str>>) -> Self {
         let (origin, scope) = kind.reach();
         Self(Arc::new(Inner {
             kind,
@@ -166,11 +210,33 @@ impl Error {
             text: text.into(),
             source: None,
             returned: None,
+            others: Vec::new(),
+            earlier: false,
         }))
     }
 
+    /// With its cause, whose text this error's own text must not repeat.
     pub(crate) fn with_source(self, source: impl StdError + Send + Sync + 'static) -> Self {
-        self.change(|inner| inner.source = Some(Arc::new(source)))
+        self.with_shared_source(Arc::new(source))
+    }
+
+    /// Like [`with_source`](Self::with_source), for a cause that others have, too.
+    pub(crate) fn with_shared_source(self, source: Arc<dyn StdError + Send + Sync>) -> Self {
+        self.change(|inner| inner.source = Some(source))
+    }
+
+    /// With what failed before it, in that order.
+    pub(crate) fn after(self, others: Vec<Self>) -> Self {
+        if others.is_empty() { self } else { self.change(|inner| inner.others = others) }
+    }
+
+    /// The same for a call that began after the end: it must not take an old failure for its own. What this program did
+    /// itself reads the same before and after.
+    pub(crate) fn earlier(&self) -> Self {
+        match self.0.kind {
+            ErrorKind::Closed | ErrorKind::RuntimeEnded => self.clone(),
+            _ => self.clone().change(|inner| inner.earlier = true),
+        }
     }
 
     pub(crate) fn with_reply(self, code: u16, text: String, method: MethodId) -> Self {
@@ -199,7 +265,7 @@ impl ErrorKind {
     /// Who starts errors of this kind, and how far they reach, unless the place that makes one knows better.
     const fn reach(self) -> (Origin, Scope) {
         match self {
-            Self::Config => (Origin::User, Scope::Connection),
+            Self::Config | Self::RuntimeEnded => (Origin::User, Scope::Connection),
             Self::Argument | Self::Unsupported | Self::NoFreeChannel => (Origin::User, Scope::Call),
             Self::Connect | Self::ConnectionLost | Self::HeartbeatMissed => {
                 (Origin::Network, Scope::Connection)
@@ -219,39 +285,135 @@ impl ErrorKind {
     }
 }
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.text)?;
-        if let Some(Reply { code, text, method }) = &self.0.reply {
-            write!(f, ": {code} ")?;
-            // RabbitMQ puts the code's name in front of its text; other servers may not
-            match reply_name(*code) {
-                Some(name) if !text.starts_with(name) => write!(f, "{name} {text}")?,
-                _ => f.write_str(text)?,
-            }
-            if *method != MethodId::NONE {
-                write!(f, " (in answer to {})", Method::name(*method))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, origin, scope, source, .. } = &*self.0;
-        let mut debug = f.debug_struct("Error");
-        debug.field("kind", kind).field("origin", origin).field("scope", scope);
-        debug.field("text", &self.to_string());
-        if let Some(source) = source {
-            debug.field("source", source);
-        }
-        debug.finish_non_exhaustive()
-    }
-}
-
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// This file's text, which has the documented table.
+    const OWN: &str = include_str!("error.rs");
+
+    /// The variants, as they stand in the source.
+    fn kinds() -> Vec<&'static str> {
+        let body = OWN.split_once("pub enum ErrorKind {").unwrap().1.split_once("\n}").unwrap().0;
+        body.lines()
+            .filter_map(|line| line.trim().strip_suffix(','))
+            .filter(|line| !line.contains(' '))
+            .collect()
+    }
+
+    #[test]
+    fn every_error_kind_is_in_the_documented_table() {
+        let rows: Vec<Vec<_>> = OWN
+            .lines()
+            .filter_map(|line| line.strip_prefix("/// | [`"))
+            .map(|row| row.split(" | ").map(str::trim).collect())
+            .collect();
+        let documented: Vec<_> = rows.iter().map(|row| row[0].split_once('`').unwrap().0).collect();
+        let kinds = kinds();
+        assert!(kinds.len() > 20, "{kinds:?}");
+        for kind in &kinds {
+            assert!(documented.contains(kind), "{kind} is not in the table");
+        }
+        assert_eq!(documented.len(), kinds.len(), "a row is there twice, or of no kind: {documented:?}");
+        for row in &rows {
+            assert!(row.len() == 6 && row.iter().all(|cell| cell.len() > 2), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn the_table_has_the_usual_origin_and_scope() {
+        for kind in ALL {
+            let (origin, scope) = kind.reach();
+            let row = OWN.lines().find(|line| line.starts_with(&format!("/// | [`{kind:?}`]"))).unwrap();
+            assert!(row.contains(&format!(" | `{origin:?}` | `{scope:?}` | ")), "{row}");
+        }
+        assert_eq!(ALL.map(|kind| format!("{kind:?}")).to_vec(), kinds());
+    }
+
+    const ALL: [ErrorKind; 21] = [
+        ErrorKind::Config,
+        ErrorKind::Argument,
+        ErrorKind::Unsupported,
+        ErrorKind::Connect,
+        ErrorKind::NotAmqp,
+        ErrorKind::HandshakeTimeout,
+        ErrorKind::Auth,
+        ErrorKind::Vhost,
+        ErrorKind::ConnectionClosed,
+        ErrorKind::ChannelClosed,
+        ErrorKind::ConnectionLost,
+        ErrorKind::HeartbeatMissed,
+        ErrorKind::Protocol,
+        ErrorKind::Timeout,
+        ErrorKind::Closed,
+        ErrorKind::RuntimeEnded,
+        ErrorKind::Nacked,
+        ErrorKind::Returned,
+        ErrorKind::ConsumerCancelled,
+        ErrorKind::NoFreeChannel,
+        ErrorKind::Undecodable,
+    ];
+
+    #[test]
+    fn debug_is_the_text_and_its_sources_like_main_prints_it() {
+        let io = std::io::Error::from_raw_os_error(111);
+        let error =
+            Error::new(ErrorKind::Connect, "cannot connect to h:1: nothing listens there").with_source(io);
+        let why = error.to_string();
+        assert_eq!(why, "cannot connect to h:1: nothing listens there");
+        let error = Error::new(ErrorKind::Timeout, "no connection within 2 s").with_source(error);
+        let system = std::io::Error::from_raw_os_error(111).to_string();
+        assert_eq!(
+            format!("{error:?}"),
+            format!("no connection within 2 s\n\nCaused by:\n    {why}\n    {system}")
+        );
+        assert_eq!(format!("{error:#}"), format!("no connection within 2 s: {why}: {system}"));
+        let fields = format!("{error:#?}");
+        assert!(fields.contains("kind: Timeout") && fields.contains("origin: Peer"), "{fields}");
+        assert_eq!(format!("{:?}", Error::new(ErrorKind::Closed, "closed")), "closed");
+    }
+
+    #[test]
+    fn what_failed_before_follows_the_last_error() {
+        let first = Error::new(ErrorKind::Connect, "a: refused");
+        let error = Error::new(ErrorKind::Connect, "b: refused").after(vec![first]);
+        assert_eq!(error.to_string(), "b: refused; before that: a: refused");
+    }
+
+    #[test]
+    fn a_later_call_is_told_that_the_end_came_earlier() {
+        let closed = Error::new(ErrorKind::ChannelClosed, "the server closed channel 1").with_reply(
+            404,
+            "NOT_FOUND - no queue".into(),
+            MethodId::new(50, 10),
+        );
+        let told = closed.earlier();
+        assert_eq!(
+            told.to_string(),
+            "closed earlier: the server closed channel 1: 404 NOT_FOUND - no queue (in answer to queue.declare)"
+        );
+        assert_eq!((told.kind(), told.reply_code()), (ErrorKind::ChannelClosed, Some(404)));
+        assert_eq!(told.earlier().to_string(), told.to_string());
+        assert_eq!(Error::new(ErrorKind::Closed, "closed").earlier().to_string(), "closed");
+    }
+
+    #[test]
+    fn a_reply_text_cannot_forge_lines_and_an_unknown_method_is_named_by_numbers() {
+        let error = Error::new(ErrorKind::ConnectionClosed, "the server closed the connection").with_reply(
+            541,
+            "a\nb".into(),
+            MethodId::new(99, 1),
+        );
+        assert_eq!(
+            error.to_string(),
+            "the server closed the connection: 541 INTERNAL_ERROR a\\nb (in answer to method 99,1)"
+        );
+        assert_eq!(error.reply_text(), Some("a\nb"));
     }
 }

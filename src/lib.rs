@@ -35,7 +35,8 @@
 //! Every operation fails with [`Error`]. Its [`scope`](Error::scope) tells what is gone: only this call,
 //! the channel (open a new one), or the connection. The server answers most mistakes, such as a queue
 //! that does not exist, by closing the channel; everything on that channel then fails with the server's code and text, and
-//! nothing else does.
+//! nothing else does. Calls that come later say "closed earlier". The documentation of [`Error`] has a table of all kinds, with
+//! what to do about each.
 //!
 //! # Cancel safety
 //!
@@ -80,7 +81,7 @@ pub use self::client::{
     BindExchange, BindQueue, Blocked, Carrier, Channel, Confirm, ConnectOptions, Connection, Consume,
     Consumer, DeadLetterStrategy, DeclareExchange, DeclareQueue, DeleteExchange, DeleteQueue, Delivery,
     Enqueue, Exchange, ExchangeKind, Get, Handle, Incoming, Message, OnError, OpenChannel, Overflow, Publish,
-    Queue, QueueType, Returned, Returns, RoutingKey, Settled, StreamOffset, UriError, Worker, connect,
+    Queue, QueueType, Returned, Returns, RoutingKey, Settled, StreamOffset, Worker, connect,
 };
 pub use self::codec::table::IntegerTooLarge;
 pub use self::codec::{FieldTable, FieldValue, Properties, ShortStr, Timestamp, TooLong};

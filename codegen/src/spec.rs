@@ -116,6 +116,8 @@ pub(crate) struct Field {
     pub(crate) kind: Type,
     /// Whether it is sent empty and ignored.
     pub(crate) reserved: bool,
+    /// Whether it may hold a password or token, so that `Debug` does not show it.
+    pub(crate) secret: bool,
     /// What it means.
     pub(crate) doc: Option<String>,
 }

@@ -1,13 +1,14 @@
 //! What a broker is started with.
 
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::Broker;
 
-/// What a [`Broker`] is started with; [`Broker::options`] gives the defaults.
-#[derive(Clone, Debug)]
+/// What a [`Broker`] is started with; [`Broker::options`] gives the defaults. `Debug` shows no password.
+#[derive(Clone)]
 #[must_use = "nothing is started before `start`"]
 pub struct Options {
     pub(super) address: SocketAddr,
@@ -20,6 +21,17 @@ pub struct Options {
     pub(super) handshake_timeout: Duration,
     pub(super) message_max: u64,
     pub(super) memory_limit: Option<u64>,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.users.iter().map(|(name, _password)| name).collect();
+        f.debug_struct("Options")
+            .field("address", &self.address)
+            .field("users", &names)
+            .field("vhosts", &self.vhosts)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for Options {
@@ -107,5 +119,16 @@ impl Options {
             self = self.user("guest", "guest");
         }
         Broker::with(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_users_and_no_password() {
+        let shown = format!("{:?}", Broker::options().user("me", "hush-hush"));
+        assert!(shown.contains("\"me\"") && !shown.contains("hush"), "{shown}");
     }
 }

@@ -1,5 +1,6 @@
 //! What exchanges and queues act through.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -10,8 +11,9 @@ use super::message::Message;
 use super::name::Name;
 use super::routing_key::RoutingKey;
 use crate::codec::generated::basic;
+use crate::codec::peer_text::PeerText;
 use crate::codec::{Request, ShortStr};
-use crate::error::Result;
+use crate::error::{ExchangeName, Result};
 
 /// A channel that exchanges and queues act through: [`Channel`](super::Channel), or one that does more
 /// than carry.
@@ -33,6 +35,14 @@ pub struct Outbound<'a> {
     pub(crate) awaited: bool,
     /// How long the user is willing to wait, if that was said for this message.
     pub(crate) patience: Option<Duration>,
+}
+
+impl fmt::Display for Outbound<'_> {
+    /// As errors name it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = PeerText(self.routing_key.as_bytes());
+        write!(f, "basic.publish to {} with routing key \"{key}\"", ExchangeName(self.exchange))
+    }
 }
 
 pub(crate) mod private {

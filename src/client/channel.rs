@@ -33,9 +33,10 @@ const DEFAULT_PREFETCH: u16 = 250;
 /// When the last of these is dropped it closes in the background; [`close`](Self::close) closes it now.
 /// An error that the server answers with a close of the channel, such as 404 for a queue that does not
 /// exist, ends the channel with all its consumers; open a new one.
-#[derive(Clone)]
 pub struct Channel {
     inner: Arc<ChannelInner>,
+    /// Of how many failures this handle has told, that no `Confirm` tells.
+    heard: AtomicU64,
 }
 
 /// What deliveries, confirms and consumers keep of their channel.
@@ -90,8 +91,14 @@ impl<'a> IntoFuture for OpenChannel<'a> {
                 link.call(&confirm::Select { no_wait: false }).await?;
             }
             let prefetch = AtomicU16::new(DEFAULT_PREFETCH);
-            Ok(Channel { inner: Arc::new(ChannelInner { link, prefetch, stale: self.stale }) })
+            Ok(Channel::of(&Arc::new(ChannelInner { link, prefetch, stale: self.stale })))
         })
+    }
+}
+
+impl Clone for Channel {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), heard: AtomicU64::new(self.heard.load(Ordering::Relaxed)) }
     }
 }
 
@@ -150,8 +157,9 @@ impl Channel {
     ///
     /// # Errors
     /// [`ErrorKind::Nacked`] or [`ErrorKind::Returned`] if that became of a message whose [`Confirm`] was
-    /// dropped; the first such error since the last call. What an awaited `Confirm` tells is not told again
-    /// here. If the channel ends first, the reason.
+    /// dropped: the first such error since the last call on this handle. Each clone of a channel is told for itself, so
+    /// tasks that publish on clones all hear of it. What an awaited `Confirm` tells is not told again here. If the
+    /// channel ends first, the reason.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -160,7 +168,10 @@ impl Channel {
         if number == 0 {
             return Ok(());
         }
-        told(self.inner.link.drained(number).await?)
+        let heard = self.heard.load(Ordering::Relaxed);
+        let (outcome, count) = self.inner.link.drained(number, heard).await?;
+        self.heard.fetch_max(count, Ordering::Relaxed);
+        told(outcome)
     }
 
     /// Messages that came back because they were mandatory and reached no queue, and that no [`Confirm`]
@@ -304,7 +315,7 @@ impl Channel {
 
     /// The channel of a consumer.
     pub(super) fn of(inner: &Arc<ChannelInner>) -> Self {
-        Self { inner: Arc::clone(inner) }
+        Self { inner: Arc::clone(inner), heard: AtomicU64::new(0) }
     }
 
     /// Whether a publish is not settled whose `Confirm` was dropped.
@@ -459,11 +470,16 @@ pub(crate) fn check_raw<M: Arguments>() -> Result<()> {
     }
 }
 
-fn unsupported(text: &str) -> Error {
+fn unsupported(text: &'static str) -> Error {
     Error::new(ErrorKind::Unsupported, text)
 }
 
 /// A short string from what the user gave, or the error that names it.
 pub(crate) fn short(what: &str, name: impl TryInto<ShortStr>) -> Result<ShortStr> {
-    name.try_into().map_err(|_| Error::new(ErrorKind::Argument, format!("{what} has more than 255 bytes")))
+    name.try_into().map_err(|_| {
+        Error::new(
+            ErrorKind::Argument,
+            format!("{what} has more than 255 bytes, which is the most that AMQP allows"),
+        )
+    })
 }

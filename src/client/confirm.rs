@@ -74,9 +74,12 @@ impl fmt::Debug for Confirm {
 pub(super) fn told(outcome: Outcome) -> Result<()> {
     match outcome {
         Outcome::Acked => Ok(()),
-        Outcome::Nacked => Err(Error::new(ErrorKind::Nacked, "the broker refused the message")),
+        Outcome::Nacked => Err(Error::new(
+            ErrorKind::Nacked,
+            "the server refused to take the message (basic.nack): its queue may be full",
+        )),
         Outcome::Returned(returned) => {
-            let error = Error::new(ErrorKind::Returned, "the message reached no queue and came back");
+            let error = Error::new(ErrorKind::Returned, "no queue took the message, and it came back");
             let text = returned.text.to_string();
             Err(error.with_reply(returned.code, text, crate::codec::MethodId::NONE).with_returned(returned))
         }

@@ -1,5 +1,6 @@
 //! A connection.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -40,7 +41,7 @@ pub async fn connect(uri: &str) -> Result<Connection> {
 ///
 /// It stays open as long as something uses it: a clone, a channel, a consumer, a delivery. When the last
 /// of these is dropped it closes in the background; [`close`](Self::close) closes it now and waits.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Connection {
     link: Arc<Link>,
 }
@@ -81,7 +82,13 @@ impl Connection {
     /// Cancel safe.
     pub async fn closed(&self) -> Error {
         self.link.shared.ended().await;
-        self.link.shared.failure().cloned().unwrap_or_else(|| Error::new(ErrorKind::Closed, "closed"))
+        self.link.shared.end_reason()
+    }
+
+    /// The host and port that it is with.
+    pub(crate) fn server(&self) -> (&str, u16) {
+        let server = &self.link.shared.server;
+        (&server.host, server.port)
     }
 
     /// Whether calls are still accepted.
@@ -133,6 +140,18 @@ impl Connection {
     /// The heartbeat interval in seconds, as agreed with the server; 0 if there are no heartbeats.
     pub fn heartbeat(&self) -> u16 {
         self.link.agreed.heartbeat
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (host, port) = self.server();
+        let mut debug = f.debug_struct("Connection");
+        debug
+            .field("host", &host)
+            .field("port", &port)
+            .field("is_open", &self.is_open())
+            .finish_non_exhaustive()
     }
 }
 

@@ -16,10 +16,14 @@ use super::channel::{Channel, ChannelInner, short};
 use super::delivery::{Acks, Delivery, Incoming, Token};
 use super::worker::Handle;
 use crate::codec::generated::basic;
+use crate::codec::peer_text::PeerText;
 use crate::codec::{FieldValue, ShortStr};
 use crate::driver::queue::{DeliveryQueue, End};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mux::delivery::Delivery as Raw;
+
+/// How many bytes are handed out before that is counted, so that the counter is not touched for each message.
+const FREED_TOGETHER: usize = 64 << 10;
 
 /// What a consumer is started with.
 #[derive(Clone, Debug)]
@@ -151,6 +155,10 @@ pub struct Consumer {
     queue: Arc<DeliveryQueue>,
     /// Taken from the queue, and not handed out yet.
     taken: VecDeque<Raw>,
+    /// The bytes that still count: of what was taken, and of what was handed out since they were last freed.
+    counted: usize,
+    /// The bytes of what was handed out since then.
+    handed_out: usize,
     acks: Arc<Acks>,
     /// Nothing more is to be told.
     done: bool,
@@ -159,7 +167,16 @@ pub struct Consumer {
 impl Consumer {
     pub(super) fn new(channel: Arc<ChannelInner>, queue: Arc<DeliveryQueue>) -> Self {
         let acks = Arc::new(Acks::new(Arc::clone(&channel), queue.no_ack()));
-        Self { channel, tag: queue.tag(), queue, taken: VecDeque::new(), acks, done: false }
+        Self {
+            channel,
+            tag: queue.tag(),
+            queue,
+            taken: VecDeque::new(),
+            counted: 0,
+            handed_out: 0,
+            acks,
+            done: false,
+        }
     }
 
     /// The token is dropped once this consumer and all that it has delivered are gone. For a consumer
@@ -242,8 +259,20 @@ impl Consumer {
         {
             return Poll::Ready(end.map(Err));
         }
-        let delivery = self.taken.pop_front();
-        Poll::Ready(delivery.map(|raw| Ok(Delivery::new(raw, &self.acks))))
+        let Some(raw) = self.taken.pop_front() else { return Poll::Ready(None) };
+        self.handed_out += raw.weight();
+        if self.handed_out >= FREED_TOGETHER || self.taken.is_empty() {
+            self.free();
+        }
+        Poll::Ready(Some(Ok(Delivery::new(raw, &self.acks))))
+    }
+
+    /// What was handed out does not count any more.
+    fn free(&mut self) {
+        let handed_out = std::mem::take(&mut self.handed_out);
+        let freed = if self.taken.is_empty() { self.counted } else { handed_out.min(self.counted) };
+        self.counted -= freed;
+        self.queue.free(freed);
     }
 
     /// Takes what waits. `Err`: nothing more will come, and why, if that is to be told.
@@ -252,12 +281,14 @@ impl Consumer {
             return Poll::Ready(Err(None));
         }
         let taken = ready!(self.channel.link.poll_take(&self.queue, &mut self.taken, context));
-        Poll::Ready(taken.map_err(|end| {
+        Poll::Ready(taken.map(|weight| self.counted = weight).map_err(|end| {
             self.done = true;
             match end {
                 End::Cancelled => None,
                 End::CancelledByServer => {
-                    Some(Error::new(ErrorKind::ConsumerCancelled, "the server cancelled the consumer"))
+                    let tag = PeerText(self.tag.as_bytes());
+                    let text = format!("the server cancelled consumer \"{tag}\"; its queue may be gone");
+                    Some(Error::new(ErrorKind::ConsumerCancelled, text))
                 }
                 End::Failed(error) if error.kind() == ErrorKind::Closed => None,
                 End::Failed(error) => Some(error),
@@ -286,6 +317,7 @@ impl Deliveries for Consumer {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
+        self.queue.free(self.counted);
         self.channel.link.abandon_consumer(&self.queue, &self.taken);
     }
 }

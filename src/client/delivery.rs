@@ -87,7 +87,7 @@ impl Incoming {
     /// nobody knows. Everything else of the message can be used all the same.
     pub fn properties(&self) -> Result<Properties> {
         self.raw.properties().map_err(|error| {
-            Error::new(ErrorKind::Undecodable, format!("the message's properties cannot be read: {error}"))
+            Error::new(ErrorKind::Undecodable, "the message's properties cannot be read, its body can")
                 .with_source(error)
         })
     }
@@ -168,11 +168,14 @@ impl Acks {
         Self { channel: Arc::clone(&self.channel), no_ack: self.no_ack, _token: Some(token) }
     }
 
-    fn send<M: Arguments>(&self, method: &M) -> Result<Settled> {
+    fn send_settle<M: Arguments>(&self, multiple: bool, method: &M) -> Result<Settled> {
         if self.no_ack {
             return Err(Error::new(ErrorKind::Argument, "the consumer was started without acks"));
         }
-        match (self.channel.link.send(method), &self.channel.stale) {
+        if multiple {
+            self.channel.link.state.settles_several();
+        }
+        match (self.channel.link.settle(method), &self.channel.stale) {
             (Ok(()), _) => Ok(Settled::Sent),
             (Err(error), Some(counter)) if error.kind() != ErrorKind::Closed => {
                 counter.fetch_add(1, Ordering::Relaxed);
@@ -269,15 +272,15 @@ impl Delivery {
 
 impl Acker {
     pub(super) fn ack(self, multiple: bool) -> Result<Settled> {
-        self.acks.send(&basic::Ack { delivery_tag: self.delivery_tag, multiple })
+        self.acks.send_settle(multiple, &basic::Ack { delivery_tag: self.delivery_tag, multiple })
     }
 
     pub(super) fn nack(self, multiple: bool, requeue: bool) -> Result<Settled> {
-        self.acks.send(&basic::Nack { delivery_tag: self.delivery_tag, multiple, requeue })
+        self.acks.send_settle(multiple, &basic::Nack { delivery_tag: self.delivery_tag, multiple, requeue })
     }
 
     pub(super) fn reject(self, requeue: bool) -> Result<Settled> {
-        self.acks.send(&basic::Reject { delivery_tag: self.delivery_tag, requeue })
+        self.acks.send_settle(false, &basic::Reject { delivery_tag: self.delivery_tag, requeue })
     }
 }
 

@@ -234,7 +234,10 @@ impl Message {
 
 #[cold]
 fn too_long(name: &str) -> Error {
-    Error::new(ErrorKind::Argument, format!("{name} of the message has more than 255 bytes"))
+    Error::new(
+        ErrorKind::Argument,
+        format!("the message's {name} has more than 255 bytes, which is the most that AMQP allows"),
+    )
 }
 
 impl PartialEq for Message {

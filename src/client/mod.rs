@@ -36,6 +36,5 @@ pub use self::publish::{Enqueue, Publish};
 pub use self::queue::{BindQueue, DeclareQueue, DeleteQueue, Get, Queue};
 pub use self::returned::{Returned, Returns};
 pub use self::routing_key::RoutingKey;
-pub use self::uri::UriError;
 pub use self::worker::{Handle, OnError, Worker};
 pub(crate) use crate::driver::channel::Sent;

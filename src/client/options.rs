@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use super::arguments::Collected;
 use super::connection::Connection;
-use super::uri::{Uri, UriError};
+use super::uri::{HostPort, Uri, UriError};
 use crate::codec::{FieldTable, FieldValue, ShortStr};
 use crate::driver::link::{Address, Link};
+use crate::driver::server::Server;
 use crate::driver::shared::Limits;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Origin, Result, Scope};
 use crate::mux::handshake::Hello;
 use crate::mux::sasl::{Credentials, Mechanism};
 use crate::mux::tune::Offer;
@@ -39,7 +40,10 @@ const FRAME_MAX_LEAST: u32 = 8192;
 /// `Debug` shows no password.
 #[derive(Clone)]
 pub struct ConnectOptions {
-    address: Address,
+    /// At least one.
+    servers: Vec<Server>,
+    connect_timeout: Duration,
+    handshake_timeout: Duration,
     credentials: Credentials,
     mechanisms: Vec<Mechanism>,
     vhost: String,
@@ -50,32 +54,36 @@ pub struct ConnectOptions {
 }
 
 impl ConnectOptions {
-    /// Reads a URI: `amqp://user:password@host:port/vhost?key=value`.
+    /// Reads a URI: `amqp://user:password@host:port/vhost?key=value`, or with several hosts
+    /// `amqp://user:password@host1:port1,host2:port2/vhost`.
     ///
     /// Everything may be left out: `amqp://` means user and password `guest`, host `localhost`, port 5672
     /// and vhost `/`. An empty path, as in `amqp://host/`, means the vhost `/`, too. All parts are
-    /// percent-decoded: write a vhost `a/b` as `a%2Fb`. An IPv6 address stands in brackets. The query may
+    /// percent-decoded: write a vhost `a/b` as `a%2Fb`. An IPv6 address stands in brackets. Several hosts are
+    /// tried in their order; a robust connection tries them again after each loss. The query may
     /// have `heartbeat` (seconds), `connection_timeout` (milliseconds), `channel_max`, `frame_max` and
     /// `auth_mechanism` (`plain`, `amqplain`, `external`, `anonymous`; several in the order of preference).
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if the URI or a value in it is not valid; the error does not repeat the URI.
+    /// [`ErrorKind::Config`] if the URI or a value in it is not valid, or a query parameter is unknown; the error says what
+    /// to write instead, and does not repeat the URI.
     /// [`ErrorKind::Unsupported`] for `amqps`: this version has no TLS.
     pub fn new(uri: &str) -> Result<Self> {
-        let uri: Uri = uri.parse().map_err(|error: UriError| {
-            Error::new(ErrorKind::Config, format!("not a valid AMQP URI: {error}")).with_source(error)
-        })?;
+        let uri: Uri = uri
+            .parse()
+            .map_err(|error: UriError| Error::new(ErrorKind::Config, format!("bad AMQP URI: {error}")))?;
         if uri.tls {
-            return Err(Error::new(ErrorKind::Unsupported, "amqps: this version of lepus has no TLS"));
+            let text = "amqps: this version of lepus has no TLS; use amqp:// and a port without TLS";
+            return Err(Error::new(ErrorKind::Unsupported, text).with_scope(Scope::Connection));
         }
+        let server = |HostPort { host, port }| {
+            Server::new(host.unwrap_or_else(|| "localhost".into()), port.unwrap_or(PORT))
+        };
         let query = uri.query;
         let mut options = Self {
-            address: Address {
-                host: uri.host.unwrap_or_else(|| "localhost".into()),
-                port: uri.port.unwrap_or(PORT),
-                connect_timeout: query.connection_timeout.unwrap_or(Duration::from_secs(10)),
-                handshake_timeout: Duration::from_secs(10),
-            },
+            servers: uri.hosts.into_iter().map(server).collect(),
+            connect_timeout: query.connection_timeout.unwrap_or(Duration::from_secs(10)),
+            handshake_timeout: Duration::from_secs(10),
             credentials: Credentials {
                 user: uri.user.unwrap_or_else(|| "guest".into()),
                 password: uri.password.unwrap_or_else(|| "guest".into()),
@@ -88,6 +96,7 @@ impl ConnectOptions {
             limits: Limits {
                 outgoing: 256 << 10,
                 incoming: 16 << 20,
+                unconfirmed: 1 << 20,
                 message: 128 << 20,
                 rpc_timeout: Duration::from_secs(30),
                 close_timeout: Duration::from_secs(5),
@@ -165,13 +174,13 @@ impl ConnectOptions {
 
     /// How long connecting to one address of the host may take; 10 s unless set.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
-        self.address.connect_timeout = limit;
+        self.connect_timeout = limit;
         self
     }
 
     /// How long the handshake may take after that; 10 s unless set.
     pub fn handshake_timeout(mut self, limit: Duration) -> Self {
-        self.address.handshake_timeout = limit;
+        self.handshake_timeout = limit;
         self
     }
 
@@ -195,10 +204,19 @@ impl ConnectOptions {
         self
     }
 
-    /// Reading pauses while this many bytes wait for consumers that no prefetch limit bounds; 16 MiB
-    /// unless set. While a call or a confirm is awaited it goes on, up to four times as much.
+    /// Reading pauses while this many bytes wait for consumers that no prefetch limit bounds, or four times as many for
+    /// those that one does; 16 MiB unless set. A message counts until it is handed out. While a call or a confirm is
+    /// awaited reading goes on, up to four times as much.
     pub fn incoming_limit(mut self, bytes: usize) -> Self {
         self.limits.incoming = bytes;
+        self
+    }
+
+    /// Publishers wait while this many publishes of their channel are not confirmed; 1,048,576 unless set. A publish
+    /// that was confirmed before an older one counts until that is confirmed, too. Each takes at most 80 bytes: so this
+    /// bounds the memory for confirms of each channel.
+    pub fn unconfirmed_messages(mut self, messages: usize) -> Self {
+        self.limits.unconfirmed = messages.max(1);
         self
     }
 
@@ -209,10 +227,10 @@ impl ConnectOptions {
         self
     }
 
-    /// Connects.
+    /// Connects: to the first host that takes the connection. Another host is tried unless one refuses user or vhost.
     ///
     /// # Errors
-    /// [`ErrorKind::Connect`], [`ErrorKind::NotAmqp`], [`ErrorKind::HandshakeTimeout`], [`ErrorKind::Auth`],
+    /// Of the last host that was tried; its text has those of the others, too. [`ErrorKind::Connect`], [`ErrorKind::NotAmqp`], [`ErrorKind::HandshakeTimeout`], [`ErrorKind::Auth`],
     /// [`ErrorKind::Vhost`], [`ErrorKind::Protocol`], [`ErrorKind::ConnectionLost`] or, if the server has
     /// another reason to refuse, [`ErrorKind::ConnectionClosed`]; [`ErrorKind::Config`] if vhost, name
     /// or credentials break a limit of the protocol.
@@ -223,26 +241,49 @@ impl ConnectOptions {
     /// # Panics
     /// Outside of a tokio runtime with I/O and time enabled.
     pub async fn connect(&self) -> Result<Connection> {
-        let link = Link::connect(&self.address, self.hello()?, self.limits).await?;
-        Ok(Connection::new(link))
+        let hello = self.hello()?;
+        let mut failed = Vec::new();
+        for server in &self.servers {
+            let address = Address {
+                server: server.clone(),
+                connect_timeout: self.connect_timeout,
+                handshake_timeout: self.handshake_timeout,
+            };
+            match Link::connect(&address, hello.clone(), self.limits).await {
+                Ok(link) => return Ok(Connection::new(link)),
+                // the next host would say the same: they are of one cluster
+                Err(error) if is_refusal(&error) => return Err(error.after(failed)),
+                Err(error) => failed.push(error),
+            }
+        }
+        let last =
+            failed.pop().unwrap_or_else(|| Error::new(ErrorKind::Config, "there is no host to connect to"));
+        Err(last.after(failed))
     }
 
-    /// Connects over a stream that is there already.
+    /// Connects to the first host over a stream that is there already.
     #[cfg(any(fuzzing, test))]
     pub(crate) async fn connect_over(&self, stream: crate::driver::dial::Stream) -> Result<Connection> {
-        let link = Link::over(stream, &self.address, self.hello()?, self.limits).await?;
+        let server = self.servers.first().cloned();
+        let server = server.ok_or_else(|| Error::new(ErrorKind::Config, "there is no host to connect to"))?;
+        let address = Address {
+            server,
+            connect_timeout: self.connect_timeout,
+            handshake_timeout: self.handshake_timeout,
+        };
+        let link = Link::over(stream, &address, self.hello()?, self.limits).await?;
         Ok(Connection::new(link))
     }
 
-    /// The host and port to connect to.
-    pub(crate) fn address(&self) -> (&str, u16) {
-        (&self.address.host, self.address.port)
+    /// The hosts and ports to connect to.
+    pub(crate) fn hosts(&self) -> Vec<(String, u16)> {
+        self.servers.iter().map(|server| (server.host.clone(), server.port)).collect()
     }
 
-    /// The same, for another host.
+    /// The same for just this host, whose loss somebody else logs.
     pub(crate) fn at(&self, host: impl Into<String>, port: u16) -> Self {
-        let address = Address { host: host.into(), port, ..self.address };
-        Self { address, ..self.clone() }
+        let server = Server { quiet: true, ..Server::new(host.into(), port) };
+        Self { servers: vec![server], ..self.clone() }
     }
 
     /// How long a call may take; `None` for ever.
@@ -294,15 +335,19 @@ impl ConnectOptions {
             properties.insert("capabilities", capabilities)?;
             Ok::<_, crate::codec::TooLong>(properties)
         };
-        fill().map_err(|error| Error::new(ErrorKind::Config, error.to_string()))
+        fill().map_err(|error| Error::new(ErrorKind::Config, format!("the client properties: {error}")))
     }
+}
+
+/// Whether the server itself refused the login or the vhost.
+fn is_refusal(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Auth | ErrorKind::Vhost) && error.origin() == Origin::Peer
 }
 
 impl fmt::Debug for ConnectOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConnectOptions")
-            .field("host", &self.address.host)
-            .field("port", &self.address.port)
+            .field("hosts", &self.hosts())
             .field("credentials", &self.credentials)
             .field("vhost", &self.vhost)
             .field("connection_name", &self.connection_name)

@@ -11,7 +11,7 @@ use super::channel::Channel;
 use super::message::Message;
 use super::routing_key::RoutingKey;
 use crate::codec::ShortStr;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Origin, Result};
 
 /// Hands a message over for writing when awaited, and returns its [`Confirm`](super::Confirm); see
 /// [`Exchange::enqueue`](super::Exchange::enqueue).
@@ -72,10 +72,9 @@ impl<'a, C: Carrier> Enqueue<'a, C> {
             let outbound = Outbound { exchange: &exchange, routing_key, mandatory, awaited, patience };
             let accepted = carrier.enqueue(&outbound, &mut message);
             let Some(patience) = patience else { return accepted.await };
-            tokio::time::timeout(patience, accepted).await.unwrap_or_else(|_| {
-                let text = "the message could not be handed over in time, and was not sent";
-                Err(Error::new(ErrorKind::Timeout, text))
-            })
+            tokio::time::timeout(patience, accepted)
+                .await
+                .unwrap_or_else(|_| Err(not_handed_over(&outbound, patience)))
         })
     }
 
@@ -161,6 +160,14 @@ impl<C: Carrier> Future for Publish<'_, C> {
         };
         Pin::new(confirm).poll(context)
     }
+}
+
+/// The caller's limit ended the wait for a connection, or for room to write.
+fn not_handed_over(outbound: &Outbound<'_>, limit: Duration) -> Error {
+    let limit = limit.as_secs_f32();
+    let text =
+        format!("{outbound}: not sent, because it could not be written within {limit} s (wait_at_most)");
+    Error::new(ErrorKind::Timeout, text).with_origin(Origin::User)
 }
 
 impl<C: Carrier> fmt::Debug for Enqueue<'_, C> {

@@ -52,7 +52,7 @@ impl Returned {
     /// [`ErrorKind::Undecodable`] if they cannot be read.
     pub fn properties(&self) -> Result<Properties> {
         self.raw.properties().map_err(|error: DecodeError| {
-            Error::new(ErrorKind::Undecodable, format!("the message's properties cannot be read: {error}"))
+            Error::new(ErrorKind::Undecodable, "the message's properties cannot be read, its body can")
                 .with_source(error)
         })
     }

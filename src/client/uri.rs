@@ -1,10 +1,12 @@
-//! AMQP URIs: `amqp[s]://[user[:password]@][host][:port][/vhost][?query]`.
+//! AMQP URIs: `amqp[s]://[user[:password]@][host][:port][,[host][:port]…][/vhost][?query]`.
 //!
 //! The grammar is the broker's (RFC 3986 plus query parameters), with these choices:
 //! - an empty path segment, `amqp://host/`, is the vhost `/` and not the vhost with the empty name;
 //! - the userinfo ends at the last `@` of the authority, so that a raw `@` in a password works;
 //! - a raw `#`, or a raw `@` behind an authority without userinfo, is refused: it comes from a password
 //!   that was not percent-encoded, whose pieces would otherwise be taken for a host or a vhost;
+//! - several hosts stand with commas between them, each with its own port;
+//! - a query parameter that nobody knows is refused, since it is most likely a known one that was misspelt;
 //! - characters outside ASCII may stand raw, white space and control characters may not.
 //!
 //! No error repeats any of the input, and `Debug` hides user, password and the key file's password.
@@ -22,14 +24,21 @@ pub(crate) struct Uri {
     pub(crate) user: Option<String>,
     /// The password; empty when the text has an empty one.
     pub(crate) password: Option<String>,
-    /// Name or address; IPv6 without brackets, with a zone as `fe80::1%eth0`.
-    pub(crate) host: Option<String>,
-    /// The port, never 0; its default depends on `tls`.
-    pub(crate) port: Option<u16>,
+    /// The hosts in the text's order, at least one.
+    pub(crate) hosts: Vec<HostPort>,
     /// The virtual host; an empty path segment is `/`.
     pub(crate) vhost: Option<String>,
     /// The parameters behind the `?`.
     pub(crate) query: Query,
+}
+
+/// One host of a URI.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HostPort {
+    /// Name or address; IPv6 without brackets, with a zone as `fe80::1%eth0`.
+    pub(crate) host: Option<String>,
+    /// The port, never 0; its default depends on `tls`.
+    pub(crate) port: Option<u16>,
 }
 
 /// The query parameters of an AMQP URI; of a repeated one the last counts.
@@ -89,19 +98,29 @@ pub(crate) enum ServerName {
 ///
 /// The variants with a `&str` name the part: user, password, host, port, vhost or query.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum UriError {
+pub(crate) enum UriError {
     /// The text is empty.
-    #[error("the URI is empty")]
+    #[error("it is empty: write amqp://user:password@host/vhost")]
     Empty,
+    /// There is no `://`.
+    #[error("it has no scheme: begin it with amqp://")]
+    NoScheme,
+    /// The scheme is one that people use for the same, or by mistake; what of it, and what to write.
+    #[error("the scheme {0}:// {1}")]
+    ForeignScheme(&'static str, &'static str),
     /// The text begins with neither `amqp://` nor `amqps://`.
-    #[error("the URI must begin with amqp:// or amqps://")]
+    #[error("it must begin with amqp:// or amqps://")]
     Scheme,
+    /// White space before or behind the whole.
+    #[error(
+        "it has white space or a line break before or behind it, as values read from files do: remove it"
+    )]
+    Untrimmed,
     /// There is a raw `#`.
-    #[error("the URI has a raw '#', which would start a fragment: in a password or elsewhere write %23")]
+    #[error("it has a raw '#', which would start a fragment: in a password or elsewhere write %23")]
     Fragment,
     /// There is a raw `@` in the vhost or the query, and none before them.
-    #[error("the URI has '@' only after a '/' or '?': in a password write %2F or %3F, elsewhere %40")]
+    #[error("it has '@' only after a '/' or '?': in a password write %2F or %3F, elsewhere %40")]
     MisplacedAt,
     /// There is white space or a control character: raw, or in the host in whatever form.
     #[error("the {0} has white space or a control character: remove it, or percent-encode it")]
@@ -118,12 +137,37 @@ pub enum UriError {
     /// A bracket is not closed, encloses no IPv6 address, or has text beside it.
     #[error("the host's brackets do not enclose an IPv6 address and nothing else, as in [::1]:5672")]
     Ipv6,
-    /// The port is not a number from 1 to 65535.
+    /// The port is a number, but not from 1 to 65535.
+    #[error("the port is out of range: it must be from 1 to 65535")]
+    PortRange,
+    /// The port is not a number.
     #[error("the port is not a number from 1 to 65535; in a password write %2F for '/' and %3F for '?'")]
     Port,
+    /// There is nothing between two commas, or beside one.
+    #[error("the list of hosts has an empty entry: write host1:port1,host2:port2")]
+    NoHost,
+    /// There is a second URI behind a comma.
+    #[error(
+        "it has another one behind a comma: write amqp://user:password@host1,host2/vhost for several hosts"
+    )]
+    SecondUri,
+    /// The path is `//`.
+    #[error("it ends in '//', which Celery writes for the vhost '/': end it in one '/', or in '/%2F'")]
+    DoubleSlash,
     /// The path has a second `/`.
     #[error("the vhost has a second '/': within a vhost write %2F")]
     VhostSegments,
+    /// There is a query parameter of another name than the known ones. It is not repeated: it may be a part of a password.
+    #[error("the query parameter number {number} is unknown: {}", suggestion(*nearest))]
+    UnknownKey {
+        /// Which one it is, from 1 on.
+        number: usize,
+        /// The known one that is meant, probably.
+        nearest: Option<&'static str>,
+    },
+    /// There is a query parameter that other clients know, and what is to be used in its place.
+    #[error("the query parameter {0} is of another client: {1}")]
+    ForeignKey(&'static str, &'static str),
     /// A query parameter that this crate knows has a value it cannot use.
     #[error("the query parameter {key} must be {expected}")]
     QueryValue {
@@ -141,16 +185,23 @@ impl FromStr for Uri {
         if text.is_empty() {
             return Err(UriError::Empty);
         }
-        let (scheme, rest) = text.split_once("://").ok_or(UriError::Scheme)?;
+        let (scheme, rest) = text.split_once("://").ok_or(UriError::NoScheme)?;
         let tls = scheme.eq_ignore_ascii_case("amqps");
         if !tls && !scheme.eq_ignore_ascii_case("amqp") {
-            return Err(UriError::Scheme);
+            return Err(foreign(scheme));
+        }
+        // within it, blanks are told with the part that has them
+        if text.trim_end().len() < text.len() && !rest.trim_end().contains(is_blank) {
+            return Err(UriError::Untrimmed);
         }
         if rest.contains('#') {
             return Err(UriError::Fragment);
         }
         let (hierarchy, query) = split_optional(rest, '?');
         let (authority, path) = split_optional(hierarchy, '/');
+        if authority.ends_with(",amqp:") || authority.ends_with(",amqps:") {
+            return Err(UriError::SecondUri);
+        }
         let (user, password, address) = match authority.rsplit_once('@') {
             Some((userinfo, address)) => {
                 let (user, password) = split_optional(userinfo, ':');
@@ -159,13 +210,12 @@ impl FromStr for Uri {
             None if rest.contains('@') => return Err(UriError::MisplacedAt),
             None => (None, None, authority),
         };
-        let (host, port) = parse_address(address)?;
+        let hosts = parse_hosts(address)?;
         Ok(Self {
             tls,
             user: user.map(|user| decode("user", user)).transpose()?,
             password: password.map(|password| decode("password", password)).transpose()?,
-            host,
-            port,
+            hosts,
             vhost: path.map(parse_vhost).transpose()?,
             query: query.map(Query::parse).transpose()?.unwrap_or_default(),
         })
@@ -178,8 +228,7 @@ impl fmt::Debug for Uri {
             .field("tls", &self.tls)
             .field("user", &self.user.clone().map(Secret))
             .field("password", &self.password.clone().map(Secret))
-            .field("host", &self.host)
-            .field("port", &self.port)
+            .field("hosts", &self.hosts)
             .field("vhost", &self.vhost)
             .field("query", &self.query)
             .finish()
@@ -211,15 +260,38 @@ impl Query {
         ("customize_hostname_check", "https"),
     ];
 
-    /// Reads `key=value` pairs with `&` between them. An unknown key is ignored, but it must decode.
+    /// Parameters of other clients for what is done in another way here.
+    const FOREIGN: [(&str, &str); 12] = [
+        ("ssl_options", "name the files in cacertfile, certfile and keyfile"),
+        ("ssl", "write amqps:// for TLS"),
+        ("retry_delay", "use a robust connection and its backoff"),
+        ("connection_attempts", "use a robust connection and its attempts"),
+        ("reconnect_interval", "use a robust connection and its backoff"),
+        ("blocked_connection_timeout", "limit each publish with wait_at_most"),
+        ("socket_timeout", "write connection_timeout, in milliseconds"),
+        ("stack_timeout", "write connection_timeout, in milliseconds"),
+        ("name", "use ConnectOptions::connection_name"),
+        ("connection_name", "use ConnectOptions::connection_name"),
+        ("client_properties", "use ConnectOptions::client_property"),
+        ("vhost", "write the vhost behind the host, as in amqp://host/vhost"),
+    ];
+
+    /// Reads `key=value` pairs with `&` between them.
     fn parse(text: &str) -> Result<Self, UriError> {
         let mut query = Self::default();
-        for pair in text.split('&') {
+        for (number, pair) in (1..).zip(text.split('&')) {
+            if pair.is_empty() {
+                continue;
+            }
             let (key, value) = split_optional(pair, '=');
             let (key, value) = (decode("query", key)?, decode("query", value.unwrap_or_default())?);
-            if let Some(&(key, expected)) = Self::KNOWN.iter().find(|(known, _)| *known == key) {
-                query.set(key, value).ok_or(UriError::QueryValue { key, expected })?;
+            if let Some(&(key, instead)) = Self::FOREIGN.iter().find(|(foreign, _)| *foreign == key) {
+                return Err(UriError::ForeignKey(key, instead));
             }
+            let known = Self::KNOWN.iter().find(|(known, _)| *known == key);
+            let &(key, expected) =
+                known.ok_or_else(|| UriError::UnknownKey { number, nearest: nearest(&key) })?;
+            query.set(key, value).ok_or(UriError::QueryValue { key, expected })?;
         }
         Ok(query)
     }
@@ -258,8 +330,86 @@ fn parse_mechanism(name: &str) -> Option<Mechanism> {
         .find(|mechanism| mechanism.name().eq_ignore_ascii_case(name))
 }
 
+/// The error for another scheme than the two. It tells only well-known ones: others may be anything.
+fn foreign(scheme: &str) -> UriError {
+    const FOREIGN: [(&str, &str); 10] = [
+        ("pyamqp", "is Celery's word for it: write amqp://"),
+        ("py-amqp", "is Celery's word for it: write amqp://"),
+        ("librabbitmq", "is Celery's word for it: write amqp://"),
+        ("rabbitmq", "is not one of AMQP: write amqp://"),
+        ("rabbit", "is not one of AMQP: write amqp://"),
+        ("amqp+ssl", "is another word for TLS: write amqps://"),
+        ("http", "is for the management API, on another port: write amqp:// and the port of AMQP"),
+        ("https", "is for the management API, on another port: write amqp:// and the port of AMQP"),
+        ("mqtt", "is for another protocol, on another port: write amqp:// and the port of AMQP"),
+        ("rabbitmq-stream", "is for another protocol, on another port: write amqp:// and the port of AMQP"),
+    ];
+    if scheme.trim_start().len() < scheme.len() {
+        return UriError::Untrimmed;
+    }
+    let found = FOREIGN.into_iter().find(|(foreign, _)| scheme.eq_ignore_ascii_case(foreign));
+    found.map_or(UriError::Scheme, |(scheme, what)| UriError::ForeignScheme(scheme, what))
+}
+
+/// The known parameter that is most like this one, if it is so like that it was probably meant.
+fn nearest(key: &str) -> Option<&'static str> {
+    let plain = |text: &str| text.to_ascii_lowercase().replace('-', "_");
+    let key = plain(key);
+    // longer than any, and the work grows with it
+    if key.len() > 64 {
+        return None;
+    }
+    // written in another way, a part of it, or with more behind it
+    let meant = |known: &str| {
+        known.replace('_', "") == key.replace('_', "")
+            || known.ends_with(&format!("_{key}"))
+            || key.starts_with(&format!("{known}_"))
+    };
+    let by_name = Query::KNOWN.iter().map(|(known, _)| *known).find(|known| meant(known));
+    by_name.or_else(|| {
+        let distances = Query::KNOWN.iter().map(|(known, _)| (distance(&key, known), *known));
+        distances.min().filter(|(distance, known)| *distance <= known.len() / 3).map(|(_, known)| known)
+    })
+}
+
+/// How many characters have to be added, removed or replaced to make one text of the other.
+fn distance(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.chars().count()).collect();
+    for (above, character) in (1..).zip(one.chars()) {
+        let (mut left, mut corner) = (above, above - 1);
+        for (cell, wanted) in row.iter_mut().skip(1).zip(other.chars()) {
+            let replaced = corner + usize::from(character != wanted);
+            corner = *cell;
+            left = replaced.min(*cell + 1).min(left + 1);
+            *cell = left;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = above;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+/// What an unknown query parameter may have been meant to be.
+fn suggestion(nearest: Option<&str>) -> String {
+    match nearest {
+        Some(nearest) => format!("did you mean {nearest}?"),
+        None => format!("known are {}", Query::KNOWN.map(|(known, _)| known).join(", ")),
+    }
+}
+
+/// Reads one or several hosts.
+fn parse_hosts(addresses: &str) -> Result<Vec<HostPort>, UriError> {
+    let several = addresses.contains(',');
+    let parse = |address: &str| match address {
+        "" if several => Err(UriError::NoHost),
+        _ => parse_address(address),
+    };
+    addresses.split(',').map(parse).collect()
+}
+
 /// Reads `[host][:port]`.
-fn parse_address(address: &str) -> Result<(Option<String>, Option<u16>), UriError> {
+fn parse_address(address: &str) -> Result<HostPort, UriError> {
     let (host, port) = if let Some(bracketed) = address.strip_prefix('[') {
         let (literal, behind) = bracketed.split_once(']').ok_or(UriError::Ipv6)?;
         let ("", port) = split_optional(behind, ':') else { return Err(UriError::Ipv6) };
@@ -278,9 +428,10 @@ fn parse_address(address: &str) -> Result<(Option<String>, Option<u16>), UriErro
         // RFC 3986: a ':' with nothing behind it is the same as none.
         None | Some("") => None,
         Some(port) if port.contains(':') => return Err(UriError::SecondColon),
-        Some(port) => Some(digits(port).filter(|port| *port != 0).ok_or(UriError::Port)?),
+        Some(port) if !port.bytes().all(|byte| byte.is_ascii_digit()) => return Err(UriError::Port),
+        Some(port) => Some(digits(port).filter(|port| *port != 0).ok_or(UriError::PortRange)?),
     };
-    Ok((not_empty(host), port))
+    Ok(HostPort { host: not_empty(host), port })
 }
 
 /// Checks what stands between brackets: an IPv6 address, perhaps with a zone (RFC 6874: `fe80::1%25eth0`).
@@ -297,6 +448,7 @@ fn parse_ipv6(literal: &str) -> Result<String, UriError> {
 fn parse_vhost(path: &str) -> Result<String, UriError> {
     match path {
         "" => Ok("/".to_owned()),
+        "/" => Err(UriError::DoubleSlash),
         _ if path.contains('/') => Err(UriError::VhostSegments),
         _ => decode("vhost", path),
     }
@@ -342,8 +494,11 @@ fn decode(part: &'static str, raw: &str) -> Result<String, UriError> {
 
 /// Refuses white space and control characters.
 fn refuse_blanks(part: &'static str, text: &str) -> Result<(), UriError> {
-    let blank = |character: char| character.is_whitespace() || character.is_control();
-    if text.contains(blank) { Err(UriError::WhiteSpace(part)) } else { Ok(()) }
+    if text.contains(is_blank) { Err(UriError::WhiteSpace(part)) } else { Ok(()) }
+}
+
+fn is_blank(character: char) -> bool {
+    character.is_whitespace() || character.is_control()
 }
 
 #[cfg(test)]
@@ -380,7 +535,9 @@ mod tests {
         for row in VALID.trim().lines() {
             let mut words = row.split_whitespace().map(|word| (word != "-").then(|| word.trim_matches('"')));
             let text = words.next().flatten().unwrap_or_default();
-            let Uri { tls, user, password, host, port, vhost, query } = parsed(text);
+            let Uri { tls, user, password, mut hosts, vhost, query } = parsed(text);
+            let HostPort { host, port } = hosts.pop().unwrap();
+            assert!(hosts.is_empty(), "{text}");
             let parts = [user, password, host, port.map(|port| port.to_string()), vhost];
             assert!(words.eq(parts.each_ref().map(Option::as_deref)), "{text}: {parts:?}");
             assert!(!tls && query == Query::default(), "{text}");
@@ -393,24 +550,42 @@ mod tests {
         use UriError::*;
         let rows: &[(UriError, &[&str])] = &[
             (Empty, &[""]),
-            (Scheme, &["http://h", "amqp", "amqp:/h", "h:5672", " amqp://h", "://", "amqpx://h"]),
+            (NoScheme, &["amqp", "amqp:/h", "h:5672", "127.0.0.1"]),
+            (Scheme, &["://", "amqpx://h", "s3cret://h"]),
+            (
+                Untrimmed,
+                &[" amqp://h", "\namqp://h", "amqp://h\n", "amqp://u:s3cret@h/v \r\n", "amqp://h?x=1 "],
+            ),
+            (SecondUri, &["amqp://u:s3cret@a,amqp://u:s3cret@b", "amqp://a:1,amqps://b/v"]),
+            (NoHost, &["amqp://a,", "amqp://,b", "amqp://u:s3cret@a:1,,b/v"]),
             (Fragment, &["amqp://u:s3cret#s3cret@h/", "amqp://h/#", "amqp://h/v?a=b#c"]),
             (MisplacedAt, &["amqp://u:12/s3cret@h", "amqp://u:1?s3cret@h", "amqp://s3c/ret:s3cret@h/v"]),
             (WhiteSpace("password"), &["amqp://u:s3cret @h", "amqp://u:s3cret\0@h", "amqp://u:\u{a0}@h"]),
-            (WhiteSpace("host"), &["amqp://a b", "amqp://a%20b", "amqp://h\n", "amqp://[fe80::1%25%00]"]),
-            (WhiteSpace("port"), &["amqp://h:5672 ", "amqp://h:5672\n"]),
-            (WhiteSpace("vhost"), &["amqp://h/v v", "amqp://h/\t"]),
-            (WhiteSpace("query"), &["amqp://h/?password=s3cret s3cret", "amqp://h?x\n"]),
+            (WhiteSpace("host"), &["amqp://a b", "amqp://a%20b", "amqp://h\n1", "amqp://[fe80::1%25%00]"]),
+            (WhiteSpace("port"), &["amqp://h:5672 ,i", "amqp://h:5672\n/"]),
+            (WhiteSpace("vhost"), &["amqp://h/v v", "amqp://h/\t\tv"]),
+            (WhiteSpace("query"), &["amqp://h/?password=s3cret s3cret", "amqp://h?x\n=1"]),
             (Escape("user"), &["amqp://%zz@h", "amqp://s3cret%@h"]),
             (Escape("password"), &["amqp://u:s3cret%zz@h", "amqp://u:%+1@h", "amqp://u:%é@h"]),
             (Escape("host"), &["amqp://foo%1", "amqp://foo%1x", "amqp://[::1%eth0]"]),
             (Escape("query"), &["amqp://h?unknown=%", "amqp://h?%", "amqp://h?password=s3cret%f"]),
             (NotUtf8("vhost"), &["amqp://u:s3cret@h/%c3"]),
-            (SecondColon, &["amqp://foo:bar:s3cret", "amqp://::1", "amqp://foo:[::1]", "amqp://[::1]:1:2"]),
+            (
+                SecondColon,
+                &[
+                    "amqp://foo:bar:s3cret",
+                    "amqp://::1",
+                    "amqp://foo:[::1]",
+                    "amqp://[::1]:1:2",
+                    "amqp://a,b:1:2",
+                ],
+            ),
             (Ipv6, &["amqp://foo[::1]", "amqp://[::1]foo", "amqp://[::1", "amqp://[h]", "amqp://[]"]),
             (Ipv6, &["amqp://[fe80::1%25]", "amqp://[127.0.0.1]", "amqp://[::1%00", "amqp://h]"]),
-            (Port, &["amqp://h:0", "amqp://h:65536", "amqp://h:+1", "amqp://h:1000xyz", "amqp://u:s3cret/h"]),
-            (VhostSegments, &["amqp://h/a/b", "amqp://h//", "amqp://h/v/"]),
+            (Port, &["amqp://h:+1", "amqp://h:1000xyz", "amqp://u:s3cret/h", "amqp://a:1,b:x"]),
+            (PortRange, &["amqp://h:0", "amqp://h:65536", "amqp://h:99999999999999999999", "amqp://a:1,b:0"]),
+            (VhostSegments, &["amqp://h/a/b", "amqp://h/v/", "amqp://h///"]),
+            (DoubleSlash, &["amqp://h//", "amqp://u:s3cret@h:5672//", "amqp://h//?heartbeat=1"]),
         ];
         for (expected, texts) in rows {
             for text in *texts {
@@ -422,7 +597,7 @@ mod tests {
     #[test]
     fn query_parameters() {
         let Uri { password, query, .. } = parsed(
-            "amqps://h?heartbeat=9&heartbeat=0&connection_timeout=1500&channel_max=7&frame_max=131072&x=%20&&y\
+            "amqps://h?heartbeat=9&heartbeat=0&connection_timeout=1500&channel_max=7&frame_max=131072&&\
              &auth_mechanism=External&auth_mechanism=plain&auth_mechanism=amqplain&auth_mechanism=anonymous\
              &cacertfile=/a%26b/c+d&certfile=c&keyfile=k&password=s3cret&verify=verify_none&depth=2\
              &fail_if_no_peer_cert=true&server_name_indication=sn&customize_hostname_check=https",
@@ -436,6 +611,65 @@ mod tests {
         assert_eq!(format!("{query:?}"), expected);
         let name = parsed("amqp://?server_name_indication=disable").query.tls.server_name;
         assert_eq!(name, Some(ServerName::Disable));
+    }
+
+    #[test]
+    fn several_hosts_keep_their_order_and_ports() {
+        let Uri { user, hosts, vhost, .. } = parsed("amqp://u:p,@a:1,b,[::1]:2,:3/v");
+        let host = |host: Option<&str>, port| HostPort { host: host.map(str::to_owned), port };
+        assert_eq!(
+            hosts,
+            [
+                host(Some("a"), Some(1)),
+                host(Some("b"), None),
+                host(Some("::1"), Some(2)),
+                host(None, Some(3))
+            ]
+        );
+        assert_eq!((user.as_deref(), vhost.as_deref()), (Some("u"), Some("v")));
+    }
+
+    #[test]
+    fn an_unknown_query_parameter_is_an_error_with_the_nearest_known_one() {
+        let error = |pair: &str| format!("amqp://h?depth=1&{pair}").parse::<Uri>().unwrap_err().to_string();
+        for (key, nearest) in [
+            ("heatbeat", "heartbeat"),
+            ("Heartbeat", "heartbeat"),
+            ("heart_beat", "heartbeat"),
+            ("connection-timeout", "connection_timeout"),
+            ("timeout", "connection_timeout"),
+            ("cacert_file", "cacertfile"),
+            ("frame-max", "frame_max"),
+            ("auth_mechanisms", "auth_mechanism"),
+            ("verify_peer", "verify"),
+        ] {
+            let expected = format!("the query parameter number 2 is unknown: did you mean {nearest}?");
+            assert_eq!(error(&format!("{key}=s3cret")), expected, "{key}");
+        }
+        for key in ["foo", "", "%20", "s3cret", &"x".repeat(10_000)] {
+            let shown = error(&format!("{key}=1"));
+            assert!(shown.contains("known are heartbeat, connection_timeout"), "{key}: {shown}");
+        }
+    }
+
+    #[test]
+    fn what_others_write_gets_the_right_hint() {
+        for (text, hint) in [
+            ("pyamqp://guest:s3cret@h//", "the scheme pyamqp:// is Celery's word for it: write amqp://"),
+            ("rabbitmq://h/", "the scheme rabbitmq:// is not one of AMQP"),
+            ("HTTP://h:15672", "management API"),
+            ("amqp+ssl://h", "amqps://"),
+            ("h:5672", "has no scheme: begin it with amqp://"),
+            ("amqp://h?retry_delay=s3cret", "retry_delay is of another client: use a robust connection"),
+            ("amqp://h?ssl_options=%7B%7D", "cacertfile"),
+            ("amqp://guest:s3cret@h:5672//", "end it in one '/'"),
+            ("amqp://h:99999/", "from 1 to 65535"),
+            ("amqp://guest:s3cret@h/\n", "line break"),
+            ("amqp://a,amqp://b", "amqp://user:password@host1,host2/vhost"),
+        ] {
+            let error = text.parse::<Uri>().unwrap_err().to_string();
+            assert!(error.contains(hint) && !error.contains("s3cret"), "{text:?}: {error}");
+        }
     }
 
     #[test]

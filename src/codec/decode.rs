@@ -29,7 +29,7 @@ pub enum DecodeError {
     #[error("tables are nested more than {MAX_NESTING} deep")]
     TooDeep,
     /// No such class and method.
-    #[error("unknown method {},{}", .0.class, .0.method)]
+    #[error("unknown method {},{} (class, method)", .0.class, .0.method)]
     UnknownMethod(MethodId),
 }
 

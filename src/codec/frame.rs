@@ -131,8 +131,9 @@ impl Cutter {
         Self { body_max, unsplit_max: body_max.max(UNSPLIT_MAX) }
     }
 
-    /// Moves the whole frames at the front of `input` out of it. A part of a frame stays.
-    pub(crate) fn cut(self, input: &mut BytesMut) -> Cut {
+    /// The length of the whole frames at the front of `input`, and the fault behind them, if there is one.
+    #[inline]
+    pub(crate) fn whole(self, input: &[u8]) -> (usize, Option<FrameError>) {
         let mut whole = 0;
         let fault = loop {
             match input.get(whole..).map(|rest| self.measure(rest)) {
@@ -141,6 +142,13 @@ impl Cutter {
                 Some(Ok(None)) | None => break None,
             }
         };
+        (whole, fault)
+    }
+
+    /// Moves the whole frames at the front of `input` out of it. A part of a frame stays.
+    #[cfg(any(fuzzing, lepus_bench, test))]
+    pub(crate) fn cut(self, input: &mut BytesMut) -> Cut {
+        let (whole, fault) = self.whole(input);
         Cut { frames: Chunk(input.split_to(whole).freeze()), fault }
     }
 
@@ -219,6 +227,11 @@ impl TryFrom<u8> for FrameKind {
 }
 
 impl Chunk {
+    /// Of bytes that [`Cutter::whole`] has measured.
+    pub(crate) const fn measured(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+
     /// The frames in their order.
     pub(crate) fn frames(&self) -> Frames<'_> {
         Frames { source: &self.0, rest: &self.0 }

@@ -1,5 +1,7 @@
 //! What every generated method has in common.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use super::decode::{DecodeError, Decoder};
@@ -21,6 +23,16 @@ impl MethodId {
     /// The pair of a class and a method.
     pub const fn new(class: u16, method: u16) -> Self {
         Self { class, method }
+    }
+}
+
+impl fmt::Display for MethodId {
+    /// The method's name, such as `queue.declare`; of an unknown one the numbers.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Method::sender(*self) {
+            Some(_) => f.write_str(Method::name(*self)),
+            None => write!(f, "method {},{}", self.class, self.method),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod encode;
 pub(crate) mod frame;
 pub(crate) mod generated;
 pub(crate) mod method;
+pub(crate) mod peer_text;
 pub(crate) mod primitive;
 pub(crate) mod table;
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! A bound in bytes for deliveries that nothing else bounds: those of consumers without acks, or without
-//! a prefetch limit.
+//! A bound in bytes for deliveries that wait for their consumers.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,30 +8,53 @@ use tokio::sync::Notify;
 /// many times the mark: a handler that awaits an answer must not wait for its own backlog.
 const AWAITED_FACTOR: usize = 4;
 
+/// Deliveries that a prefetch limit bounds may be so many times the mark: the user has chosen their number, and only
+/// large messages come near this.
+const PREFETCHED_FACTOR: usize = 4;
+
+/// What bounds the number of a consumer's deliveries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bound {
+    /// Nothing: it needs no acks, or has no prefetch limit.
+    Unlimited,
+    /// So many may be unacknowledged.
+    Prefetch(u16),
+}
+
 /// Counts the bytes of waiting deliveries on one connection.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    waiting: AtomicUsize,
+    unlimited: AtomicUsize,
+    prefetched: AtomicUsize,
     mark: usize,
     freed: Notify,
 }
 
 impl Budget {
-    /// Reading pauses while more than `mark` bytes wait.
+    /// Reading pauses while more than `mark` bytes wait for consumers without a limit.
     pub(crate) const fn new(mark: usize) -> Self {
-        Self { waiting: AtomicUsize::new(0), mark, freed: Notify::const_new() }
+        let (unlimited, prefetched) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { unlimited, prefetched, mark, freed: Notify::const_new() }
+    }
+
+    fn of(&self, bound: Bound) -> (&AtomicUsize, usize) {
+        match bound {
+            Bound::Unlimited => (&self.unlimited, self.mark),
+            Bound::Prefetch(_) => (&self.prefetched, self.mark.saturating_mul(PREFETCHED_FACTOR)),
+        }
     }
 
     /// Deliveries of so many bytes wait.
-    pub(crate) fn add(&self, bytes: usize) {
-        self.waiting.fetch_add(bytes, Ordering::Relaxed);
+    pub(crate) fn add(&self, bound: Bound, bytes: usize) {
+        self.of(bound).0.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// They were taken, or dropped.
-    pub(crate) fn free(&self, bytes: usize) {
-        let before = self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+    /// They were handed out, or dropped.
+    pub(crate) fn free(&self, bound: Bound, bytes: usize) {
+        let (waiting, mark) = self.of(bound);
+        let before = waiting.fetch_sub(bytes, Ordering::Relaxed);
         // reading may wait for either bound, so whoever frees above the lower one tells
-        if before > self.mark {
+        if before > mark {
             self.freed.notify_one();
         }
     }
@@ -44,14 +66,26 @@ impl Budget {
         }
     }
 
+    /// How many bytes wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.unlimited.load(Ordering::Relaxed) + self.prefetched.load(Ordering::Relaxed)
+    }
+
     /// Whether so much waits that reading should pause.
     pub(crate) fn is_spent(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > self.mark
+        self.is_beyond(1)
     }
 
     /// Whether so much waits that reading must pause, even though somebody waits for an answer.
     pub(crate) fn is_overspent(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > self.mark.saturating_mul(AWAITED_FACTOR)
+        self.is_beyond(AWAITED_FACTOR)
+    }
+
+    fn is_beyond(&self, factor: usize) -> bool {
+        [Bound::Unlimited, Bound::Prefetch(0)].into_iter().any(|bound| {
+            let (waiting, mark) = self.of(bound);
+            waiting.load(Ordering::Relaxed) > mark.saturating_mul(factor)
+        })
     }
 
     /// Waits until there may be room again. Cancel safe.
@@ -67,11 +101,24 @@ mod tests {
     #[tokio::test]
     async fn whoever_frees_tells_also_between_the_two_bounds() {
         let budget = Budget::new(10);
-        budget.add(50);
+        budget.add(Bound::Unlimited, 50);
         assert!(budget.is_overspent());
-        budget.free(20);
+        budget.free(Bound::Unlimited, 20);
         assert!(budget.is_spent() && !budget.is_overspent());
         // resolves: reading that waits for the higher bound goes on
         budget.freed().await;
+    }
+
+    #[test]
+    fn what_a_prefetch_limit_bounds_has_a_bound_of_its_own() {
+        let (budget, bound) = (Budget::new(10), Bound::Prefetch(5));
+        budget.add(bound, 40);
+        budget.add(Bound::Unlimited, 10);
+        assert!(!budget.is_spent());
+        budget.add(bound, 1);
+        assert!(budget.is_spent() && !budget.is_overspent());
+        budget.add(bound, 120);
+        assert!(budget.is_overspent());
+        assert_eq!(budget.waiting(), 171);
     }
 }

@@ -6,16 +6,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::budget::Bound;
+use super::call::{Call, Unanswered};
+use super::faults;
 use super::link::Link;
 use super::queue::{DeliveryQueue, End, Farewell};
 use super::returns::Returns;
 use super::shared::{Shared, Urgency};
 use super::waiters::{Answer, Driver, ReplyWaiter};
 use crate::codec::generated::{basic, channel, constants};
-use crate::codec::{Arguments, Method, Request};
+use crate::codec::{Arguments, Method, MethodId, Request};
 use crate::error::{Error, ErrorKind, Scope};
 use crate::mux::channel::{Expect, Pending};
 use crate::mux::confirms::{Confirms, Outcome};
@@ -44,6 +47,8 @@ pub(crate) struct ChannelState {
     without_acks: AtomicBool,
     /// Whether the server delivered to a consumer that is not there.
     pub strays: AtomicBool,
+    /// Whether deliveries may have been settled that nobody has seen yet.
+    settled_several: AtomicBool,
 }
 
 impl ChannelState {
@@ -58,7 +63,18 @@ impl ChannelState {
             returns: Returns::default(),
             without_acks: AtomicBool::new(false),
             strays: AtomicBool::new(false),
+            settled_several: AtomicBool::new(false),
         }
+    }
+
+    /// Several deliveries are about to be settled with one method, perhaps also some that wait for other consumers.
+    pub(crate) fn settles_several(&self) {
+        self.settled_several.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that has happened: then the server may rightly send more than fits a consumer's prefetch.
+    pub(crate) fn has_settled_several(&self) -> bool {
+        self.settled_several.load(Ordering::Relaxed)
     }
 
     /// Whether every delivery on it, for whatever consumer, is to be acknowledged.
@@ -132,12 +148,12 @@ pub(crate) enum Asked {
 impl ChannelLink {
     /// Opens a channel. Cancel safe: a channel that nobody waits for any more is closed.
     pub(crate) async fn open(link: Arc<Link>) -> Result<Self, Error> {
-        let (waiter, answer) = ReplyWaiter::new(None);
-        let opened =
-            link.shared.with(|session| session.open_channel(waiter, |key| Arc::new(ChannelState::new(key))));
-        let state = opened.map_err(|refusal| link.shared.refused(refusal))?;
+        let opened = link.shared.call(None, |session, waiter| {
+            session.open_channel(waiter, |key| Arc::new(ChannelState::new(key)))
+        });
+        let (state, unanswered) = opened.map_err(|refusal| link.shared.refused(refusal))?;
         let opened = Self { link, state };
-        opened.await_answer(answer).await?;
+        opened.await_answer(unanswered, channel::Open::ID).await?;
         Ok(opened)
     }
 
@@ -147,9 +163,17 @@ impl ChannelLink {
 
     fn refused(&self, refusal: Refusal) -> Error {
         match (refusal, self.state.error()) {
-            (Refusal::ChannelClosed | Refusal::ConnectionClosed, Some(error)) => error.clone(),
+            (Refusal::ChannelClosed | Refusal::ConnectionClosed, Some(error)) => error.earlier(),
+            (Refusal::ChannelClosed, None) if self.shared().failure().is_none() => {
+                faults::closed_channel(self.state.key.id.get())
+            }
             (refusal, _) => self.shared().refused(refusal),
         }
+    }
+
+    /// Why the channel has ended, for whoever was at work on it then.
+    fn end_reason(&self) -> Error {
+        self.state.error().cloned().unwrap_or_else(|| self.shared().end_reason())
     }
 
     /// Runs a command under the lock.
@@ -166,26 +190,27 @@ impl ChannelLink {
 
     /// Sends a request and waits for its reply.
     pub(crate) async fn call<M: Request>(&self, request: &M) -> Result<M::Reply, Error> {
-        let turn = self.link.turn(&self.state.turn).await?;
+        let turn = self.turn(M::ID).await?;
+        if M::ID == basic::Recover::ID {
+            self.state.settles_several();
+        }
         let answer = self.start(turn, Expect::only(M::Reply::ID), |session, key, pending| {
             session.call(key, request, pending)
         })?;
-        expect_method(self.await_answer(answer).await?)
+        expect_method(self.await_answer(answer, M::ID).await?)
     }
 
     /// Sends `basic.cancel`, unless the consumer is being cancelled already, and waits for the answer.
     pub(crate) async fn cancel(&self, queue: &Arc<DeliveryQueue>) -> Result<(), Error> {
-        let turn = self.link.turn(&self.state.turn).await?;
-        let (waiter, answer) = ReplyWaiter::new(Some(turn));
+        let turn = self.turn(basic::Cancel::ID).await?;
         let (key, tag) = (self.state.key, queue.tag());
-        let over = self
-            .shared()
-            .run(|session| (session.cancel(key, &tag, queue, Some(waiter)), Urgency::Now))
-            .map_err(|refusal| self.refused(refusal))?;
+        let asked =
+            self.shared().call(Some(turn), |session, waiter| session.cancel(key, &tag, queue, Some(waiter)));
+        let (over, unanswered) = asked.map_err(|refusal| self.refused(refusal))?;
         if over.is_some() {
             return Ok(());
         }
-        self.await_answer(answer).await.map(drop)
+        self.await_answer(unanswered, basic::Cancel::ID).await.map(drop)
     }
 
     /// Sends `basic.cancel` at once; nobody waits for its answer.
@@ -195,10 +220,10 @@ impl ChannelLink {
 
     /// Sends `basic.get`. `None`: the queue is empty.
     pub(crate) async fn get(&self, method: &basic::Get) -> Result<Option<Delivery>, Error> {
-        let turn = self.link.turn(&self.state.turn).await?;
+        let turn = self.turn(basic::Get::ID).await?;
         let expect = Expect { reply: basic::GetOk::ID, or: Some(basic::GetEmpty::ID), tag: None };
         let answer = self.start(turn, expect, |session, key, pending| session.call(key, method, pending))?;
-        Ok(match self.await_answer(answer).await? {
+        Ok(match self.await_answer(answer, basic::Get::ID).await? {
             Answer::GetOk(delivery) => Some(delivery),
             Answer::Method(_) => None,
         })
@@ -213,13 +238,16 @@ impl ChannelLink {
         prefetch: Option<u16>,
         method: &basic::Consume,
     ) -> Result<Arc<DeliveryQueue>, Error> {
-        let turn = self.link.turn(&self.state.turn).await?;
+        let turn = self.turn(basic::Consume::ID).await?;
         if method.no_ack {
             self.state.without_acks.store(true, Ordering::Relaxed);
         }
-        let unbounded = method.no_ack || prefetch.is_none_or(|prefetch| prefetch == 0);
-        let budget = unbounded.then(|| Arc::clone(&self.shared().budget));
-        let queue = Arc::new(DeliveryQueue::new(self.state.key, method.no_ack, budget));
+        let bound = match prefetch {
+            Some(prefetch) if prefetch > 0 && !method.no_ack => Bound::Prefetch(prefetch),
+            _ => Bound::Unlimited,
+        };
+        let budget = Arc::clone(&self.shared().budget);
+        let queue = Arc::new(DeliveryQueue::new(Arc::clone(&self.state), method.no_ack, bound, budget));
         let consumer = Some(Arc::clone(&queue));
         let answer = self.start(turn, Expect::only(basic::ConsumeOk::ID), |session, key, pending| {
             let pending = Pending { consumer, ..pending };
@@ -230,8 +258,8 @@ impl ChannelLink {
         })?;
         // dropped, or timed out, before the answer: the consumer is cancelled when it comes
         let mut unheard = Unheard { channel: self, queue: Some(queue) };
-        self.await_answer(answer).await?;
-        unheard.queue.take().ok_or_else(|| super::faults::lost(None))
+        self.await_answer(answer, basic::Consume::ID).await?;
+        unheard.queue.take().ok_or_else(|| self.shared().end_reason())
     }
 
     fn start(
@@ -239,18 +267,25 @@ impl ChannelLink {
         turn: OwnedSemaphorePermit,
         expect: Expect,
         command: impl FnOnce(&mut Session<Driver>, ChannelKey, Pending<Driver>) -> Result<(), Refusal>,
-    ) -> Result<oneshot::Receiver<Result<Answer, Error>>, Error> {
-        let (waiter, answer) = ReplyWaiter::new(Some(turn));
-        let pending = Pending { expect, waiter: Some(waiter), consumer: None };
+    ) -> Result<Unanswered, Error> {
         let key = self.state.key;
-        self.shared()
-            .run(|session| (command(session, key, pending), Urgency::Now))
-            .map_err(|refusal| self.refused(refusal))?;
-        Ok(answer)
+        let asked = self.shared().call(Some(turn), |session, waiter| {
+            command(session, key, Pending { expect, waiter: Some(waiter), consumer: None })
+        });
+        let ((), unanswered) = asked.map_err(|refusal| self.refused(refusal))?;
+        Ok(unanswered)
     }
 
-    async fn await_answer(&self, answer: oneshot::Receiver<Result<Answer, Error>>) -> Result<Answer, Error> {
-        self.link.await_answer(answer).await
+    async fn turn(&self, method: MethodId) -> Result<OwnedSemaphorePermit, Error> {
+        self.link.turn(&self.state.turn, self.named(method)).await
+    }
+
+    async fn await_answer(&self, unanswered: Unanswered, method: MethodId) -> Result<Answer, Error> {
+        self.shared().await_answer(unanswered, self.named(method)).await
+    }
+
+    fn named(&self, method: MethodId) -> Call {
+        Call { method, channel: self.state.key.id.get() }
     }
 
     // What has no answer.
@@ -258,6 +293,15 @@ impl ChannelLink {
     /// Sends a method that the server does not answer.
     pub(crate) fn send<M: Arguments>(&self, method: &M) -> Result<(), Error> {
         self.with(|session, key| session.send(key, method))
+    }
+
+    /// Sends `basic.ack`, `nack` or `reject`. A server that does not read them loses the connection.
+    pub(crate) fn settle<M: Arguments>(&self, method: &M) -> Result<(), Error> {
+        let settled = self.shared().with(|session| session.settle(self.state.key, method));
+        settled.map_err(|refusal| match refusal {
+            Refusal::Unread { bytes } => self.shared().unread(bytes),
+            refusal => self.refused(refusal),
+        })
     }
 
     /// Hands a message over: all of it will be written, or nothing. Waits while the server blocks or too
@@ -347,17 +391,34 @@ impl ChannelLink {
         self.with(|session, key| Ok(session.confirms(key)?.map_or(0, |confirms| confirms.next() - 1)))
     }
 
-    /// Waits until everything up to `number` is settled.
-    pub(crate) async fn drained(&self, number: u64) -> Result<Outcome, Error> {
+    /// Waits until everything up to `number` is settled, and tells the first failure that no `Confirm` told, and how many
+    /// there were by now. The caller has `heard` of so many before.
+    pub(crate) async fn drained(&self, number: u64, heard: u64) -> Result<(Outcome, u64), Error> {
+        let mut count = heard;
+        let outcome = self.wait_drained(number, |confirms| {
+            let (outcome, now) = confirms.drained(number, heard)?;
+            count = now;
+            Some(outcome)
+        });
+        let outcome = outcome.await?;
+        Ok((outcome, count))
+    }
+
+    /// Waits until `done` tells something of the confirms, which it does when everything up to `number` is settled.
+    async fn wait_drained(
+        &self,
+        number: u64,
+        mut done: impl FnMut(&mut Confirms<Waker>) -> Option<Outcome>,
+    ) -> Result<Outcome, Error> {
+        let mut waiting = Waiting { channel: self, number, ticket: None };
         poll_fn(|context| {
             let waker = context.waker();
-            self.poll_confirms(waker, |confirms, ended| match confirms.drained(number) {
-                Some(outcome) => Some(outcome),
-                None if ended => None,
-                None => {
-                    confirms.wait_drained(number, waker.clone(), |other| other.will_wake(waker));
-                    None
+            self.poll_confirms(waker, |confirms, ended| {
+                let outcome = done(confirms);
+                if outcome.is_none() && !ended {
+                    waiting.ticket = Some(confirms.wait_drained(number, waiting.ticket, waker.clone()));
                 }
+                outcome
             })
         })
         .await
@@ -390,19 +451,8 @@ impl ChannelLink {
 
     /// Waits until everything up to `number` is settled; tells no failures.
     pub(crate) async fn settled(&self, number: u64) -> Result<(), Error> {
-        poll_fn(|context| {
-            let waker = context.waker();
-            self.poll_confirms(waker, |confirms, ended| match number < confirms.base() {
-                true => Some(Outcome::Acked),
-                false if ended => None,
-                false => {
-                    confirms.wait_drained(number, waker.clone(), |other| other.will_wake(waker));
-                    None
-                }
-            })
-        })
-        .await
-        .map(drop)
+        let settled = |confirms: &mut Confirms<Waker>| (number < confirms.base()).then_some(Outcome::Acked);
+        self.wait_drained(number, settled).await.map(drop)
     }
 
     /// Looks at the confirms, if there are any, wherever they are.
@@ -440,7 +490,7 @@ impl ChannelLink {
                 waker.wake_by_ref();
                 Poll::Pending
             }
-            Asked::Ended => Poll::Ready(Err(self.refused(Refusal::ChannelClosed))),
+            Asked::Ended => Poll::Ready(Err(self.end_reason())),
         }
     }
 
@@ -493,7 +543,7 @@ impl ChannelLink {
         queue: &DeliveryQueue,
         taken: &mut VecDeque<Delivery>,
         context: &mut Context<'_>,
-    ) -> Poll<Result<(), End>> {
+    ) -> Poll<Result<usize, End>> {
         let polled = queue.poll_take(taken, context);
         if polled.is_pending() {
             self.shared().run(|_| ((), Urgency::Now));
@@ -530,8 +580,10 @@ impl ChannelLink {
             Ok(Ok(answer)) => answer.map(drop),
             // the connection ended meanwhile, and the channel with it
             Ok(Err(_)) => Ok(()),
-            Err(_) => Err(Error::new(ErrorKind::Timeout, "the server did not answer channel.close in time")
-                .with_scope(Scope::Channel)),
+            Err(_) => {
+                let call = self.named(channel::Close::ID);
+                Err(faults::unanswered(call, self.shared().limits.close_timeout).with_scope(Scope::Channel))
+            }
         }
     }
 
@@ -545,7 +597,7 @@ impl ChannelLink {
         let close = channel::Close { reply_code: constants::REPLY_SUCCESS, ..channel::Close::default() };
         let ended = self.shared().with(|session| session.close_channel(self.state.key, &close, waiter));
         let Ok(ended) = ended else { return false };
-        let error = Error::new(ErrorKind::Closed, "the channel was closed");
+        let error = faults::closed_channel(self.state.key.id.get());
         super::shared::end_channels(vec![ended], &error);
         self.shared().credit.notify_waiters();
         true
@@ -555,6 +607,21 @@ impl ChannelLink {
 impl Drop for ChannelLink {
     fn drop(&mut self) {
         self.start_close(None);
+    }
+}
+
+/// Somebody who waits until everything up to a number is settled.
+struct Waiting<'a> {
+    channel: &'a ChannelLink,
+    number: u64,
+    ticket: Option<u64>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            self.channel.look(|confirms| confirms.forget_drained(self.number, ticket));
+        }
     }
 }
 

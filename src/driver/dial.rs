@@ -7,7 +7,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
-use crate::error::{Error, ErrorKind};
+use super::faults;
+use super::server::Server;
+use crate::error::Error;
 
 /// The reading half of a connection: TCP, or anything else that carries bytes, such as TLS.
 pub(crate) type ReadHalf = Box<dyn AsyncRead + Send + Sync + Unpin>;
@@ -21,19 +23,17 @@ pub(crate) struct Stream {
 }
 
 /// The addresses of a host, at least one.
-pub(crate) async fn resolve(host: &str, port: u16, limit: Duration) -> Result<Vec<SocketAddr>, Error> {
-    let failed = |why| failed(host, port, why);
-    let found = timeout(limit, lookup_host((host, port)))
+pub(crate) async fn resolve(server: &Server, limit: Duration) -> Result<Vec<SocketAddr>, Error> {
+    let found = timeout(limit, lookup_host((server.host.as_str(), server.port)))
         .await
-        .map_err(|_| failed("looking up the host took too long"))?
-        .map_err(|error| failed("the host was not found").with_source(error))?;
+        .map_err(|_| faults::slow_lookup(server, limit))?
+        .map_err(|error| faults::not_found(server, Some(error)))?;
     let addresses: Vec<_> = found.collect();
-    if addresses.is_empty() { Err(failed("the host has no address")) } else { Ok(addresses) }
+    if addresses.is_empty() { Err(faults::not_found(server, None)) } else { Ok(addresses) }
 }
 
 /// Connects to an address of the host.
-pub(crate) async fn dial(host: &str, address: SocketAddr, limit: Duration) -> Result<Stream, Error> {
-    let failed = |why: &str| failed(host, address.port(), why);
+pub(crate) async fn dial(server: &Server, address: SocketAddr, limit: Duration) -> Result<Stream, Error> {
     match timeout(limit, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => {
             // what is written is already gathered; waiting for more only adds latency
@@ -43,11 +43,7 @@ pub(crate) async fn dial(host: &str, address: SocketAddr, limit: Duration) -> Re
             let (read, write) = stream.into_split();
             Ok(Stream { read: Box::new(read), write: Box::new(write) })
         }
-        Ok(Err(error)) => Err(failed(&error.to_string()).with_source(error)),
-        Err(_) => Err(failed("no answer in time")),
+        Ok(Err(error)) => Err(faults::not_connected(server, address, limit, Some(error))),
+        Err(_) => Err(faults::not_connected(server, address, limit, None)),
     }
-}
-
-fn failed(host: &str, port: u16, why: &str) -> Error {
-    Error::new(ErrorKind::Connect, format!("cannot connect to {host} port {port}: {why}"))
 }

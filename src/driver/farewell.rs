@@ -16,8 +16,8 @@ impl Shared {
         self.with(|session| {
             for delivery_tag in tags {
                 let nack = basic::Nack { delivery_tag: *delivery_tag, multiple: false, requeue: true };
-                if session.send(key, &nack).is_err() {
-                    // the channel has ended, and with it the server takes all of them back
+                if session.settle(key, &nack).is_err() {
+                    // the channel has ended, and with it the server takes all of them back; or it does not read
                     break;
                 }
             }

@@ -7,10 +7,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::dial::Stream;
-use super::faults;
+use super::faults::{self, Login};
+use super::server::Server;
 use crate::codec::frame::{Cutter, Frame, FrameKind, HEARTBEAT, put_method};
 use crate::codec::{Method, MethodId};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::mux::greeting::{mismatch, undecided};
 use crate::mux::handshake::{Established, Handshake, HandshakeError, Hello, Stage, Step};
 use crate::mux::heartbeat::Heartbeat;
@@ -26,18 +27,22 @@ pub(crate) struct Opened {
 }
 
 /// Performs the handshake within `limit`.
-pub(crate) async fn perform(stream: &mut Stream, hello: Hello, limit: Duration) -> Result<Opened, Error> {
-    match timeout(limit, Dialogue::begin(stream, hello).run()).await {
+pub(crate) async fn perform(
+    stream: &mut Stream,
+    server: &Server,
+    hello: Hello,
+    limit: Duration,
+) -> Result<Opened, Error> {
+    let mut dialogue = Dialogue::begin(stream, server, hello);
+    match timeout(limit, dialogue.run()).await {
         Ok(result) => result,
-        Err(_) => Err(Error::new(
-            ErrorKind::HandshakeTimeout,
-            format!("the server did not finish the handshake within {} s", limit.as_secs_f32()),
-        )),
+        Err(_) => Err(dialogue.login.late(dialogue.stage(), limit)),
     }
 }
 
 struct Dialogue<'a> {
     stream: &'a mut Stream,
+    login: Login<'a>,
     state: Option<Handshake>,
     input: BytesMut,
     out: Vec<u8>,
@@ -45,19 +50,20 @@ struct Dialogue<'a> {
 }
 
 impl<'a> Dialogue<'a> {
-    fn begin(stream: &'a mut Stream, hello: Hello) -> Self {
+    fn begin(stream: &'a mut Stream, server: &'a Server, hello: Hello) -> Self {
         let mut out = Vec::new();
+        let login = Login::new(server, &hello);
         let state = Some(Handshake::begin(hello, &mut out));
-        Self { stream, state, input: BytesMut::new(), out, greeted: false }
+        Self { stream, login, state, input: BytesMut::new(), out, greeted: false }
     }
 
-    async fn run(mut self) -> Result<Opened, Error> {
+    async fn run(&mut self) -> Result<Opened, Error> {
         loop {
             self.flush().await?;
             self.read().await?;
             if !self.greeted {
                 if let Some(found) = mismatch(&self.input) {
-                    return Err(faults::mismatch(found));
+                    return Err(faults::mismatch(self.login.server, found));
                 }
                 if undecided(&self.input) {
                     continue;
@@ -66,7 +72,7 @@ impl<'a> Dialogue<'a> {
             }
             match self.advance() {
                 Ok(Some(established)) => {
-                    return Ok(Opened { established, rest: self.input });
+                    return Ok(Opened { established, rest: std::mem::take(&mut self.input) });
                 }
                 Ok(None) => {}
                 Err((error, stage)) => {
@@ -76,7 +82,7 @@ impl<'a> Dialogue<'a> {
                     }
                     drop(timeout(FAREWELL, self.flush()).await);
                     drop(timeout(FAREWELL, self.stream.write.shutdown()).await);
-                    return Err(faults::handshake(error, stage));
+                    return Err(self.login.failed(error, stage));
                 }
             }
         }
@@ -136,8 +142,15 @@ impl<'a> Dialogue<'a> {
     }
 
     fn lost(&self, source: Option<std::io::Error>) -> Error {
-        let stage = self.state.as_ref().map_or(Stage::Start, Handshake::stage);
-        faults::lost_in_handshake(stage, source)
+        self.login.lost(self.stage().unwrap_or(Stage::Start), source)
+    }
+
+    /// How far it has come; `None` if nothing has come yet.
+    fn stage(&self) -> Option<Stage> {
+        if self.input.is_empty() && !self.greeted {
+            return None;
+        }
+        Some(self.state.as_ref().map_or(Stage::Start, Handshake::stage))
     }
 }
 

@@ -4,18 +4,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tracing::Instrument;
 
+use super::call::Call;
 use super::dial::{Stream, dial, resolve};
+use super::faults;
 use super::handshake::perform;
 use super::reader::Reader;
-use super::shared::{Limits, Shared, Urgency};
-use super::waiters::{Answer, ReplyWaiter};
+use super::server::Server;
+use super::shared::{Limits, Shared};
+
 use super::writer::Writer;
 use crate::codec::generated::{connection, constants};
-use crate::codec::{FieldTable, ShortStr};
+use crate::codec::{Arguments, FieldTable, ShortStr};
 use crate::error::{Error, ErrorKind, Origin};
 use crate::mux::handshake::Hello;
 use crate::mux::heartbeat::Heartbeat;
@@ -25,8 +28,7 @@ use crate::mux::tune::Agreed;
 /// Where to connect to.
 #[derive(Clone, Debug)]
 pub(crate) struct Address {
-    pub host: String,
-    pub port: u16,
+    pub server: Server,
     /// For each address of the host.
     pub connect_timeout: Duration,
     /// Likewise.
@@ -48,20 +50,23 @@ impl Link {
     ///
     /// Cancel safe: dropped before it is done, it leaves nothing behind but a closed socket.
     pub(crate) async fn connect(address: &Address, hello: Hello, limits: Limits) -> Result<Self, Error> {
-        let addresses = resolve(&address.host, address.port, address.connect_timeout).await?;
-        let mut last = None;
+        let addresses = resolve(&address.server, address.connect_timeout).await?;
+        let mut failed = Vec::new();
         for at in addresses {
             match Self::connect_to(address, at, hello.clone(), limits).await {
                 // behind another address there may be one that answers
                 Err(error)
                     if error.origin() == Origin::Network || error.kind() == ErrorKind::HandshakeTimeout =>
                 {
-                    last = Some(error);
+                    failed.push(error);
                 }
                 connected => return connected,
             }
         }
-        Err(last.unwrap_or_else(|| super::faults::lost(None)))
+        let last = failed.pop().unwrap_or_else(|| faults::not_found(&address.server, None));
+        // what failed in the same way is told once
+        failed.retain(|error: &Error| error.kind() != last.kind());
+        Err(last.after(failed))
     }
 
     async fn connect_to(
@@ -70,7 +75,7 @@ impl Link {
         hello: Hello,
         limits: Limits,
     ) -> Result<Self, Error> {
-        let stream = dial(&address.host, at, address.connect_timeout).await?;
+        let stream = dial(&address.server, at, address.connect_timeout).await?;
         Self::over(stream, address, hello, limits).await
     }
 
@@ -81,11 +86,14 @@ impl Link {
         hello: Hello,
         limits: Limits,
     ) -> Result<Self, Error> {
-        let opened = perform(&mut stream, hello, address.handshake_timeout).await?;
+        let server = &address.server;
+        let opened = perform(&mut stream, server, hello, address.handshake_timeout).await?;
         let agreed = opened.established.agreed;
         let heartbeat = Heartbeat::new(agreed.heartbeat);
-        let shared = Arc::new(Shared::new(Session::new(agreed), stream.write, heartbeat, limits));
-        let span = tracing::info_span!("connection", host = %address.host, port = address.port);
+        let mut session = Session::new(agreed);
+        session.unconfirmed_max = limits.unconfirmed;
+        let shared = Arc::new(Shared::new(server.clone(), session, stream.write, heartbeat, limits));
+        let span = tracing::info_span!("connection", host = %server.host, port = server.port);
         tracing::debug!(parent: &span, ?agreed, "connected");
         let writer = tokio::spawn(Writer::new(Arc::clone(&shared)).run().instrument(span.clone()));
         let reader = Reader::new(Arc::clone(&shared), stream.read, opened.rest, agreed, writer);
@@ -121,51 +129,29 @@ impl Link {
 
     /// Sends `connection.update-secret` and waits for its answer.
     pub(crate) async fn update_secret(&self, method: &connection::UpdateSecret) -> Result<(), Error> {
-        let turn = self.turn(&self.turn).await?;
-        let (waiter, answer) = ReplyWaiter::new(Some(turn));
-        self.shared
-            .run(|session| (session.update_secret(method, waiter), Urgency::Now))
-            .map_err(|refusal| self.shared.refused(refusal))?;
-        self.await_answer(answer).await.map(drop)
+        let call = Call { method: connection::UpdateSecret::ID, channel: 0 };
+        let turn = self.turn(&self.turn, call).await?;
+        let asked = self.shared.call(Some(turn), |session, waiter| session.update_secret(method, waiter));
+        let ((), unanswered) = asked.map_err(|refusal| self.shared.refused(refusal))?;
+        self.shared.await_answer(unanswered, call).await.map(drop)
     }
 
     /// Waits until no earlier call is under way, as long as the user allows for an answer: one that was
     /// lost must not hang those behind it. Nothing has been sent if this fails.
-    pub(crate) async fn turn(&self, turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
+    pub(crate) async fn turn(
+        &self,
+        turns: &Arc<Semaphore>,
+        call: Call,
+    ) -> Result<OwnedSemaphorePermit, Error> {
         let limit = self.shared.limits.rpc_timeout;
         let turn = Arc::clone(turns).acquire_owned();
         let taken = if limit.is_zero() {
             turn.await
         } else {
-            timeout(limit, turn).await.map_err(|_| {
-                let text = "the server has not answered an earlier call, so this one was not sent";
-                Error::new(ErrorKind::Timeout, text)
-            })?
+            timeout(limit, turn).await.map_err(|_| faults::no_turn(call, limit))?
         };
         // nobody closes the semaphore
-        taken.map_err(|error| super::shared::closed_by_user().with_source(error))
-    }
-
-    /// Waits for the answer to a call, for as long as the user allows.
-    pub(crate) async fn await_answer(
-        &self,
-        answer: oneshot::Receiver<Result<Answer, Error>>,
-    ) -> Result<Answer, Error> {
-        let limit = self.shared.limits.rpc_timeout;
-        let answered = if limit.is_zero() {
-            answer.await
-        } else {
-            timeout(limit, answer).await.map_err(|_| {
-                Error::new(
-                    ErrorKind::Timeout,
-                    format!("the server did not answer within {} s", limit.as_secs_f32()),
-                )
-            })?
-        };
-        // dropped unanswered: the reader is gone
-        answered.unwrap_or_else(|_| {
-            Err(self.shared.failure().cloned().unwrap_or_else(|| super::faults::lost(None)))
-        })
+        taken.map_err(|error| faults::closed_connection(&self.shared.server).with_source(error))
     }
 }
 

@@ -7,10 +7,11 @@
 //! mean is the client's affair.
 
 pub(crate) mod budget;
+pub(crate) mod call;
 pub(crate) mod channel;
 pub(crate) mod dial;
 mod farewell;
-mod faults;
+pub(crate) mod faults;
 pub(crate) mod handshake;
 pub(crate) mod input;
 pub(crate) mod link;
@@ -18,6 +19,7 @@ pub(crate) mod pipe;
 pub(crate) mod queue;
 pub(crate) mod reader;
 pub(crate) mod returns;
+pub(crate) mod server;
 pub(crate) mod shared;
 pub(crate) mod waiters;
 pub(crate) mod writer;

@@ -8,7 +8,7 @@ use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
 use super::dial::WriteHalf;
-use crate::mux::outgoing::Outgoing;
+use crate::mux::outgoing::{Batch, Outgoing};
 
 /// How many pieces one system call takes.
 const SLICES: usize = 64;
@@ -16,7 +16,7 @@ const SLICES: usize = 64;
 /// Whoever holds the pipe writes. While nobody does it lies beside the session, under the same lock.
 pub(crate) struct Pipe {
     pub stream: WriteHalf,
-    batch: Outgoing,
+    batch: Batch,
     written: usize,
     /// How many bytes were written in all, modulo 2^64.
     pub total: u64,
@@ -25,7 +25,7 @@ pub(crate) struct Pipe {
 
 impl Pipe {
     pub(crate) fn new(stream: WriteHalf) -> Self {
-        Self { stream, batch: Outgoing::default(), written: 0, total: 0, last_write: Instant::now() }
+        Self { stream, batch: Batch::default(), written: 0, total: 0, last_write: Instant::now() }
     }
 
     /// Whether a part of the batch is still to be written.
@@ -33,9 +33,14 @@ impl Pipe {
         !self.batch.is_empty()
     }
 
-    /// Takes what waits, leaving an empty buffer in its place. The batch before must be finished.
-    pub(crate) const fn load(&mut self, out: &mut Outgoing) {
-        std::mem::swap(out, &mut self.batch);
+    /// Takes what is to be written next. The batch before must be finished.
+    pub(crate) fn load(&mut self, out: &mut Outgoing) {
+        out.take(&mut self.batch);
+    }
+
+    /// How many bytes of the batch are still to be written.
+    pub(crate) const fn rest(&self) -> usize {
+        self.batch.len() - self.written
     }
 
     /// Gives memory back, for a connection that has gone idle.

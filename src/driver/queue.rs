@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use super::budget::Budget;
+use super::budget::{Bound, Budget};
+use super::channel::ChannelState;
 use crate::codec::ShortStr;
 use crate::error::Error;
 use crate::mux::delivery::Delivery;
@@ -17,9 +18,9 @@ use crate::mux::ids::ChannelKey;
 #[derive(Debug)]
 pub(crate) struct DeliveryQueue {
     state: Mutex<State>,
-    /// For consumers that prefetch does not bound.
-    budget: Option<Arc<Budget>>,
-    channel: ChannelKey,
+    budget: Arc<Budget>,
+    bound: Bound,
+    channel: Arc<ChannelState>,
     no_ack: bool,
 }
 
@@ -37,7 +38,7 @@ pub(crate) enum Farewell {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Delivery>,
-    /// The bytes of `waiting`, if there is a budget.
+    /// The bytes of `waiting`.
     weight: usize,
     end: Option<End>,
     waker: Option<Waker>,
@@ -56,6 +57,8 @@ pub(crate) enum Pushed {
     Taken,
     /// The consumer is gone: these delivery tags must be given back to the server.
     GiveBack(Vec<u64>),
+    /// More wait than the consumer's prefetch allows.
+    Overrun { prefetch: u16 },
 }
 
 /// How a stream of deliveries ends.
@@ -71,25 +74,19 @@ pub(crate) enum End {
 }
 
 impl DeliveryQueue {
-    /// With a budget if nothing else bounds what waits.
-    pub(crate) fn new(channel: ChannelKey, no_ack: bool, budget: Option<Arc<Budget>>) -> Self {
-        Self { state: Mutex::default(), budget, channel, no_ack }
+    /// What waits counts in the budget, as `bound` says.
+    pub(crate) fn new(channel: Arc<ChannelState>, no_ack: bool, bound: Bound, budget: Arc<Budget>) -> Self {
+        Self { state: Mutex::default(), budget, bound, channel, no_ack }
     }
 
     /// The channel that its deliveries come on.
-    pub(crate) const fn channel(&self) -> ChannelKey {
-        self.channel
+    pub(crate) fn channel(&self) -> ChannelKey {
+        self.channel.key
     }
 
     /// Whether deliveries need no acks.
     pub(crate) const fn no_ack(&self) -> bool {
         self.no_ack
-    }
-
-    /// Whether the bytes of what waits count.
-    #[inline]
-    pub(crate) const fn has_budget(&self) -> bool {
-        self.budget.is_some()
     }
 
     /// Whether nothing more will come.
@@ -109,16 +106,20 @@ impl DeliveryQueue {
         self.lock().tag.clone().unwrap_or_default()
     }
 
-    /// Appends a batch of so many bytes, if there is a budget, leaving it empty, and wakes the consumer once.
+    /// Appends a batch of so many bytes, leaving it empty, and wakes the consumer once.
     pub(crate) fn push(&self, batch: &mut Vec<Delivery>, weight: usize) -> Pushed {
         let mut state = self.lock();
         if state.end.is_some() || state.abandoned {
             return self.refuse(&mut state, batch);
         }
-        // before the consumer can take, and free, them
-        if let Some(budget) = &self.budget {
-            budget.add(weight);
+        if let Bound::Prefetch(prefetch) = self.bound
+            && state.waiting.len() + batch.len() > usize::from(prefetch)
+            && !self.channel.has_settled_several()
+        {
+            return Pushed::Overrun { prefetch };
         }
+        // before the consumer can take, and free, them
+        self.budget.add(self.bound, weight);
         state.weight += weight;
         if state.waiting.is_empty() {
             // neither copies: the batch's memory goes there, and that of an earlier one comes back
@@ -152,12 +153,13 @@ impl DeliveryQueue {
         }
     }
 
-    /// Takes everything that waits into `taken`, which is empty. `Ready(Err)`: nothing waits, and nothing will come.
+    /// Takes everything that waits into `taken`, which is empty, and tells how many bytes that are: they count until they
+    /// are [freed](Self::free). `Ready(Err)`: nothing waits, and nothing will come.
     pub(crate) fn poll_take(
         &self,
         taken: &mut VecDeque<Delivery>,
         context: &mut Context<'_>,
-    ) -> Poll<Result<(), End>> {
+    ) -> Poll<Result<usize, End>> {
         let mut state = self.lock();
         if state.waiting.is_empty() {
             if let Some(end) = &state.end {
@@ -169,10 +171,7 @@ impl DeliveryQueue {
             return Poll::Pending;
         }
         std::mem::swap(&mut state.waiting, taken);
-        let weight = std::mem::take(&mut state.weight);
-        drop(state);
-        self.free(weight);
-        Poll::Ready(Ok(()))
+        Poll::Ready(Ok(std::mem::take(&mut state.weight)))
     }
 
     /// Nothing more will come. Hands out the delivery tags that must be given back to the server, because
@@ -220,9 +219,10 @@ impl DeliveryQueue {
         unseen.into_iter().chain(waiting.into_iter().map(|delivery| delivery.tag)).collect()
     }
 
-    fn free(&self, weight: usize) {
-        if let Some(budget) = &self.budget {
-            budget.free(weight);
+    /// Deliveries of so many bytes were handed out, or dropped.
+    pub(crate) fn free(&self, weight: usize) {
+        if weight > 0 {
+            self.budget.free(self.bound, weight);
         }
     }
 
@@ -241,7 +241,9 @@ mod tests {
     use crate::codec::frame::{Cutter, put_method};
     use crate::codec::generated::basic::Deliver;
 
-    const KEY: ChannelKey = ChannelKey { id: NonZeroU16::MIN, generation: 1 };
+    fn channel() -> Arc<ChannelState> {
+        Arc::new(ChannelState::new(ChannelKey { id: NonZeroU16::MIN, generation: 1 }))
+    }
 
     fn deliveries(tags: std::ops::RangeInclusive<u64>) -> Vec<Delivery> {
         tags.map(|delivery_tag| {
@@ -267,7 +269,7 @@ mod tests {
     #[test]
     fn a_dropped_consumer_frees_the_budget_at_once_and_gives_back_in_order() {
         let budget = Arc::new(Budget::new(1));
-        let queue = DeliveryQueue::new(KEY, false, Some(Arc::clone(&budget)));
+        let queue = DeliveryQueue::new(channel(), false, Bound::Unlimited, Arc::clone(&budget));
         queue.started(tag());
         push(&queue, deliveries(3..=4));
         assert!(budget.is_spent());
@@ -282,7 +284,7 @@ mod tests {
     #[test]
     fn without_acks_there_is_nothing_to_give_back() {
         let budget = Arc::new(Budget::new(1));
-        let queue = DeliveryQueue::new(KEY, true, Some(Arc::clone(&budget)));
+        let queue = DeliveryQueue::new(channel(), true, Bound::Unlimited, Arc::clone(&budget));
         queue.started(tag());
         push(&queue, deliveries(1..=2));
         assert_eq!(queue.abandon(&VecDeque::new()), Farewell::Cancel(tag()));
@@ -293,8 +295,38 @@ mod tests {
 
     #[test]
     fn a_consumer_dropped_before_its_start_is_known_is_cancelled_then() {
-        let queue = DeliveryQueue::new(KEY, false, None);
+        let queue = DeliveryQueue::new(channel(), false, Bound::Prefetch(9), Arc::new(Budget::new(1)));
         assert_eq!(queue.abandon(&VecDeque::new()), Farewell::Wait);
         assert_eq!(queue.started(tag()), Farewell::Cancel(tag()));
+    }
+
+    #[test]
+    fn more_than_the_prefetch_is_an_overrun_whoever_reads_how_much_at_once() {
+        for batches in [vec![1..=4], vec![1..=3, 4..=4]] {
+            let queue = DeliveryQueue::new(channel(), false, Bound::Prefetch(3), Arc::new(Budget::new(1)));
+            queue.started(tag());
+            let (last, before) = batches.split_last().unwrap();
+            for batch in before {
+                push(&queue, deliveries(batch.clone()));
+            }
+            let mut batch = deliveries(last.clone());
+            assert_eq!(queue.push(&mut batch, 1), Pushed::Overrun { prefetch: 3 });
+            // who acknowledges several at once may have acknowledged some that it has not seen
+            queue.channel.settles_several();
+            assert_eq!(queue.push(&mut batch, 1), Pushed::Taken);
+        }
+    }
+
+    #[test]
+    fn what_was_taken_counts_until_it_is_handed_out() {
+        let budget = Arc::new(Budget::new(1));
+        let queue = DeliveryQueue::new(channel(), true, Bound::Unlimited, Arc::clone(&budget));
+        push(&queue, deliveries(1..=2));
+        let mut context = Context::from_waker(Waker::noop());
+        let mut taken = VecDeque::new();
+        let Poll::Ready(Ok(weight)) = queue.poll_take(&mut taken, &mut context) else { panic!() };
+        assert_eq!((budget.waiting(), taken.len()), (weight, 2));
+        queue.free(weight);
+        assert_eq!(budget.waiting(), 0);
     }
 }

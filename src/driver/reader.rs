@@ -13,16 +13,18 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
+use super::call::Call;
 use super::dial::ReadHalf;
 use super::faults;
 use super::input::Input;
 use super::queue::{DeliveryQueue, End, Pushed};
-use super::shared::{Shared, closed_by_user, end_channels};
+use super::shared::{Shared, end_channels};
 use super::waiters::{Answer, Driver};
-use crate::codec::Method;
 use crate::codec::frame::{Chunk, Cutter};
-use crate::codec::generated::channel;
-use crate::error::{Error, ErrorKind, Scope};
+use crate::codec::generated::{channel, connection};
+use crate::codec::peer_text::PeerText;
+use crate::codec::{Arguments, Method};
+use crate::error::Scope;
 use crate::mux::delivery::Delivery;
 use crate::mux::inbound::{Inbound, Received};
 use crate::mux::session::Event;
@@ -48,6 +50,8 @@ pub(crate) struct Reader {
     batch: Batch,
     /// Who is to be woken because of confirms; empty but for a moment.
     woken: Vec<Waker>,
+    /// The agreed interval, in seconds.
+    heartbeat: u16,
     last_read: Instant,
     /// Whether much came with it.
     busy: bool,
@@ -64,8 +68,10 @@ pub(crate) struct Reader {
 struct Batch {
     queue: Option<Arc<DeliveryQueue>>,
     deliveries: Vec<Delivery>,
-    /// The bytes of `deliveries`, if they count.
+    /// The bytes of `deliveries`.
     weight: usize,
+    /// Deliveries of fewer bytes are copied out of the read buffer.
+    squeezed: usize,
     /// Whether anything was handed over since somebody last looked.
     delivered: bool,
 }
@@ -75,7 +81,9 @@ enum Stop {
     /// Nothing more is to be said.
     Done,
     /// The server ended it without a close.
-    Lost(Option<io::Error>),
+    Lost(Option<Arc<io::Error>>),
+    /// The task was dropped: its runtime shuts down.
+    Dropped,
     /// Nothing came for too long.
     Silent,
     /// The server did not answer our close in time.
@@ -101,6 +109,7 @@ impl Reader {
             inbound,
             batch: Batch::default(),
             woken: Vec::new(),
+            heartbeat: agreed.heartbeat,
             last_read: Instant::now(),
             busy: false,
             // fires at once, and is set then
@@ -113,7 +122,8 @@ impl Reader {
     /// Runs until the connection has ended, and then tells everybody who waits.
     pub(crate) async fn run(mut self) {
         let stop = self.read_all().await;
-        self.batch.flush(&self.shared);
+        // too many deliveries are no matter any more
+        let _overrun = self.batch.flush(&self.shared);
         self.stop(&stop);
         if matches!(stop, Stop::Done | Stop::Violation(_)) {
             self.linger().await;
@@ -144,10 +154,18 @@ impl Reader {
 
     /// Handles all whole frames that have come. False: the connection is closed.
     fn advance(&mut self) -> Result<bool, Violation> {
-        let cut = self.cutter.cut(&mut self.input.bytes);
-        let open = self.chunk(&cut.frames)?;
-        self.batch.flush(&self.shared);
-        match cut.fault {
+        let (whole, fault) = self.cutter.whole(&self.input.bytes);
+        let (bytes, pins) = self.input.take(whole);
+        // a message pins the buffer that it was read into: once too much is pinned, small ones are copied out of it
+        let pinned = self.input.pinned();
+        self.batch.squeezed = if pinned > self.shared.limits.incoming / 2 + 2 * self.shared.budget.waiting() {
+            pins / 4
+        } else {
+            0
+        };
+        let open = self.chunk(&Chunk::measured(bytes))?;
+        self.batch.flush(&self.shared)?;
+        match fault {
             Some(fault) if open => Err(fault.into()),
             _ => Ok(open),
         }
@@ -159,7 +177,7 @@ impl Reader {
             if let Some((consumer, delivery)) = self.inbound.deliver_whole(&frame, &mut frames) {
                 // once the connection is closing, nobody is to begin work that cannot be acknowledged
                 if self.give_up.is_none() {
-                    self.batch.add(&self.shared, consumer, delivery);
+                    self.batch.add(&self.shared, consumer, delivery)?;
                 }
                 continue;
             }
@@ -167,7 +185,7 @@ impl Reader {
                 Received::Nothing => {}
                 Received::Delivery { .. } if self.give_up.is_some() => {}
                 Received::Delivery { consumer, delivery } => {
-                    self.batch.add(&self.shared, consumer, delivery);
+                    self.batch.add(&self.shared, consumer, delivery)?;
                 }
                 Received::Method { channel, method } => {
                     if !self.method(channel, method)? {
@@ -175,7 +193,10 @@ impl Reader {
                     }
                 }
                 Received::Unclaimed { channel, delivery } => self.unclaimed(channel, &delivery),
-                Received::GetOk { channel, delivery } => {
+                Received::GetOk { channel, mut delivery } => {
+                    if delivery.weight() < self.batch.squeezed {
+                        delivery.detach();
+                    }
                     // unlocked before anybody is woken
                     let waiter = self.shared.lock().get_ok(channel)?;
                     if let Some(waiter) = waiter {
@@ -198,7 +219,7 @@ impl Reader {
     #[cold]
     fn unclaimed(&self, channel: u16, delivery: &Delivery) {
         let Some(state) = self.shared.lock().channel(channel).cloned() else { return };
-        let tag = String::from_utf8_lossy(delivery.consumer_tag());
+        let tag = PeerText(delivery.consumer_tag());
         if !state.strays.swap(true, Ordering::Relaxed) {
             tracing::warn!(channel, %tag, "the server delivers to an unknown consumer; further ones are not logged");
         }
@@ -212,7 +233,7 @@ impl Reader {
         let confirms = matches!(method, Method::BasicAck(_) | Method::BasicNack(_));
         if !confirms {
             // what came before an end or a cancel comes before it in the stream, too
-            self.batch.flush(&self.shared);
+            self.batch.flush(&self.shared)?;
         }
         let event = self.shared.with(|session| {
             let event = session.receive(channel, method);
@@ -220,7 +241,7 @@ impl Reader {
                 state.acked_below.store(number, Ordering::Relaxed);
             }
             if let Ok(Event::ChannelClosed { close, ended, .. }) = &event {
-                ended.channel.will_end(faults::channel_closed(close));
+                ended.channel.will_end(faults::channel_closed(channel, close));
             }
             std::mem::swap(&mut session.woken, &mut self.woken);
             event
@@ -244,7 +265,7 @@ impl Reader {
                 }
             }
             Event::ChannelClosed { id, close, ended } => {
-                let error = faults::channel_closed(&close);
+                let error = faults::channel_closed(id, &close);
                 tracing::debug!(channel = id, %error, "the server closed a channel");
                 self.inbound.closed(id);
                 end_channels(vec![ended], &error);
@@ -257,13 +278,13 @@ impl Reader {
                 }
             }
             Event::Cancelled { id, tag, consumer } => {
-                tracing::debug!(channel = id, %tag, "the server cancelled a consumer");
+                tracing::debug!(channel = id, tag = %PeerText(tag.as_bytes()), "the server cancelled a consumer");
                 // it stays registered until the server has answered our cancel: what comes before is given back
                 self.shared.end_consumer(&consumer, End::CancelledByServer);
             }
             Event::FlowResumed => self.shared.credit.notify_waiters(),
             Event::Blocked { reason } => {
-                tracing::warn!(%reason, "the server blocks publishers");
+                tracing::warn!(reason = %PeerText(reason.as_bytes()), "the server blocks publishers");
                 self.shared.blocked.send_replace(Some(reason));
             }
             Event::Unblocked => {
@@ -272,14 +293,12 @@ impl Reader {
                 self.shared.credit.notify_waiters();
             }
             Event::ConnectionClosed { close } => {
-                let error = faults::connection_closed(&close);
-                tracing::warn!(%error, "the server closed the connection");
-                self.shared.fail(error, None);
+                self.shared.fail(faults::connection_closed(&self.shared.server, &close), None);
                 return false;
             }
             Event::ConnectionCloseOk { waiter } => {
                 drop(waiter);
-                self.shared.fail(closed_by_user(), None);
+                self.shared.fail(faults::closed_connection(&self.shared.server), None);
                 return false;
             }
         }
@@ -339,7 +358,7 @@ impl Reader {
     fn has_read(&mut self, read: io::Result<usize>, room: usize) -> Option<Stop> {
         match read {
             Ok(0) => Some(Stop::Lost(None)),
-            Err(error) => Some(Stop::Lost(Some(error))),
+            Err(error) => Some(Stop::Lost(Some(Arc::new(error)))),
             Ok(count) => {
                 self.last_read = Instant::now();
                 self.busy = count >= BUSY;
@@ -364,7 +383,7 @@ impl Reader {
 
     fn gave_up(&self) -> Stop {
         match self.shared.write_error.get() {
-            Some(error) => Stop::Lost(Some(io::Error::new(error.kind(), error.to_string()))),
+            Some(error) => Stop::Lost(Some(Arc::clone(error))),
             None => Stop::CloseTimeout,
         }
     }
@@ -391,26 +410,23 @@ impl Reader {
 
     /// Tells everybody why it is over.
     fn stop(&mut self, stop: &Stop) {
+        let server = &self.shared.server;
         match stop {
             Stop::Done => {}
             Stop::Lost(source) => {
-                let source = source.as_ref().map(|error| io::Error::new(error.kind(), error.to_string()));
-                self.shared.fail(faults::lost(source), None);
+                self.shared.fail(faults::lost(server, source.clone()), None);
             }
-            Stop::Silent => {
-                let error =
-                    Error::new(ErrorKind::HeartbeatMissed, "nothing came from the server for two heartbeats");
-                self.shared.fail(error, None);
-            }
+            Stop::Dropped => self.shared.fail(faults::runtime_ended(server), None),
+            Stop::Silent => self.shared.fail(faults::silent(server, self.heartbeat), None),
             Stop::CloseTimeout => {
-                let error =
-                    Error::new(ErrorKind::Timeout, "the server did not answer connection.close in time");
+                let call = Call { method: connection::Close::ID, channel: 0 };
+                let left = self.shared.left_undone();
+                let error = faults::unanswered_with(call, self.shared.limits.close_timeout, &left);
                 self.shared.fail(error.with_scope(Scope::Connection), None);
             }
             Stop::Violation(violation) => {
-                tracing::warn!(%violation, "the server broke the protocol");
                 let close = faults::close_for(violation);
-                self.shared.fail(faults::violation(violation.clone()), Some(&close));
+                self.shared.fail(faults::violation(server, violation), Some(&close));
             }
         }
     }
@@ -435,35 +451,49 @@ impl Reader {
 impl Drop for Reader {
     /// However the task ends, nobody is left waiting: also when the runtime shuts down.
     fn drop(&mut self) {
-        self.stop(&Stop::Lost(None));
+        self.stop(&Stop::Dropped);
     }
 }
 
 impl Batch {
     #[inline]
-    fn add(&mut self, shared: &Shared, queue: &Arc<DeliveryQueue>, delivery: Delivery) {
+    fn add(
+        &mut self,
+        shared: &Shared,
+        queue: &Arc<DeliveryQueue>,
+        delivery: Delivery,
+    ) -> Result<(), Violation> {
         if !self.queue.as_ref().is_some_and(|last| Arc::ptr_eq(last, queue)) {
-            self.turn_to(shared, queue);
+            self.turn_to(shared, queue)?;
         }
-        if queue.has_budget() {
-            self.weight += delivery.weight();
-        }
+        let weight = delivery.weight();
+        self.weight += weight;
         self.deliveries.push(delivery);
+        if weight < self.squeezed
+            && let Some(delivery) = self.deliveries.last_mut()
+        {
+            delivery.detach();
+        }
+        Ok(())
     }
 
     #[inline(never)]
-    fn turn_to(&mut self, shared: &Shared, queue: &Arc<DeliveryQueue>) {
-        self.flush(shared);
+    fn turn_to(&mut self, shared: &Shared, queue: &Arc<DeliveryQueue>) -> Result<(), Violation> {
+        self.flush(shared)?;
         self.queue = Some(Arc::clone(queue));
+        Ok(())
     }
 
-    fn flush(&mut self, shared: &Shared) {
-        if let Some(queue) = self.queue.take() {
-            let pushed = queue.push(&mut self.deliveries, std::mem::take(&mut self.weight));
-            self.delivered = true;
-            if let Pushed::GiveBack(tags) = pushed {
-                shared.give_back(queue.channel(), &tags);
+    fn flush(&mut self, shared: &Shared) -> Result<(), Violation> {
+        let Some(queue) = self.queue.take() else { return Ok(()) };
+        self.delivered = true;
+        match queue.push(&mut self.deliveries, std::mem::take(&mut self.weight)) {
+            Pushed::Taken => {}
+            Pushed::GiveBack(tags) => shared.give_back(queue.channel(), &tags),
+            Pushed::Overrun { prefetch } => {
+                return Err(Violation::Overrun { channel: queue.channel().id.get(), prefetch });
             }
         }
+        Ok(())
     }
 }

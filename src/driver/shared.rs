@@ -11,6 +11,7 @@
 //! - Whoever gives the pipe back looks whether more waits meanwhile, under the same lock.
 //! - Whoever takes the buffer wakes waiting publishers.
 
+use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, OnceLock};
@@ -26,13 +27,15 @@ use super::dial::WriteHalf;
 use super::faults;
 use super::pipe::Pipe;
 use super::queue::End;
+use super::server::Server;
 use super::waiters::Driver;
 use crate::codec::ShortStr;
 use crate::codec::generated::connection;
-use crate::error::{Error, ErrorKind, Scope};
+use crate::error::Error;
 use crate::mux::channel::Ended;
 use crate::mux::heartbeat::Heartbeat;
 use crate::mux::session::{Refusal, Session};
+use crate::mux::violation::Violation;
 
 /// Limits that the user chose.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +44,8 @@ pub(crate) struct Limits {
     pub outgoing: usize,
     /// Reading pauses while this many bytes of unbounded deliveries wait.
     pub incoming: usize,
+    /// Publishers wait while so many publishes of their channel are not confirmed.
+    pub unconfirmed: usize,
     /// The largest body that is accepted, in bytes.
     pub message: u64,
     /// How long a call waits for its reply; zero: for ever.
@@ -115,6 +120,9 @@ const GATHER_FROM: usize = 1 << 10;
 /// The writer goes on gathering while at least so many bytes come in a [`Turn::Gather`].
 const BUSY: u64 = 4 << 10;
 
+/// Of so many channels an error says what was not confirmed.
+const SHOWN: usize = 8;
+
 /// What the writer does next.
 pub(crate) enum Turn {
     /// Writes this.
@@ -151,8 +159,8 @@ impl Urgency {
 }
 
 /// The shared state of one connection.
-#[derive(Debug)]
 pub(crate) struct Shared {
+    pub server: Server,
     core: Mutex<Core>,
     /// Wakes the writer.
     pub to_write: Notify,
@@ -165,7 +173,9 @@ pub(crate) struct Shared {
     /// Why the connection has ended.
     failure: OnceLock<Error>,
     /// Why nothing can be written any more.
-    pub write_error: OnceLock<io::Error>,
+    pub write_error: OnceLock<Arc<io::Error>>,
+    /// What was not confirmed when the user closed the connection, for each channel.
+    unconfirmed: OnceLock<Vec<String>>,
     /// Whether it has ended: set after `failure`.
     ended: watch::Sender<bool>,
     /// Why the server takes no publishes, while it does not.
@@ -177,12 +187,14 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(
+        server: Server,
         session: Session<Driver>,
         stream: WriteHalf,
         heartbeat: Heartbeat,
         limits: Limits,
     ) -> Self {
         Self {
+            server,
             core: Mutex::new(Core {
                 session,
                 pipe: Some(Box::new(Pipe::new(stream))),
@@ -195,6 +207,7 @@ impl Shared {
             closing: Notify::new(),
             failure: OnceLock::new(),
             write_error: OnceLock::new(),
+            unconfirmed: OnceLock::new(),
             ended: watch::Sender::new(false),
             blocked: watch::Sender::new(None),
             budget: Arc::new(Budget::new(limits.incoming)),
@@ -332,6 +345,38 @@ impl Shared {
         core.session.is_closed() && core.is_written()
     }
 
+    /// Whether what a channel handed over after this batch, and before any other, was written.
+    pub(crate) fn is_sent(&self, channel: u16, after: u64) -> bool {
+        let core = self.lock();
+        let out = &core.session.out;
+        let ahead = out.taken().wrapping_sub(after);
+        // the batch that was taken last may still be under way
+        let last_is_written = core.pipe.as_ref().is_some_and(|pipe| !pipe.is_unfinished());
+        !out.is_in_lane(channel) && (ahead > 1 || (ahead == 1 && last_is_written))
+    }
+
+    /// How many bytes have not been written, as far as is known: what a writing task has in hand does not count.
+    pub(crate) fn unwritten(&self) -> usize {
+        let core = self.lock();
+        core.session.out.len() + core.pipe.as_ref().map_or(0, |pipe| pipe.rest())
+    }
+
+    /// What an orderly close that was given up leaves undone, for the error's text.
+    pub(crate) fn left_undone(&self) -> String {
+        let mut left = String::new();
+        let unwritten = self.unwritten();
+        if unwritten > 0 {
+            left += &format!("; {unwritten} bytes were not written");
+        }
+        if let Some(unconfirmed) = self.unconfirmed.get().filter(|unconfirmed| !unconfirmed.is_empty()) {
+            left += &format!("; publishes not confirmed: {}", unconfirmed.join(", "));
+        }
+        if let Some(reason) = &*self.blocked.borrow() {
+            left += &format!("; the server blocks publishers ({reason})");
+        }
+        left
+    }
+
     /// Takes the pipe for good: the writer ends.
     pub(crate) fn remove_pipe(&self) -> Option<Box<Pipe>> {
         let mut core = self.lock();
@@ -360,14 +405,17 @@ impl Shared {
     /// Nothing can be written any more. The reader ends the connection, once it has seen what the server
     /// says.
     pub(crate) fn write_failed(&self, error: io::Error) {
-        drop(self.write_error.set(error));
+        drop(self.write_error.set(Arc::new(error)));
         self.closing.notify_one();
     }
 
     /// Ends the connection for everybody who waits, with the first error that is given. With a `close`, the
     /// server is told why.
     pub(crate) fn fail(&self, error: Error, close: Option<&connection::Close>) {
-        let error = self.failure.get_or_init(|| error).clone();
+        if self.failure.set(error.clone()).is_ok() {
+            self.server.log_end(&error);
+        }
+        let error = self.failure().cloned().unwrap_or(error);
         let (ended, waiters) = self.with(|session| session.fail(close));
         end_channels(ended, &error);
         for waiter in waiters {
@@ -381,10 +429,25 @@ impl Shared {
         self.closing.notify_one();
     }
 
+    /// The server does not read, and so many bytes of acks wait: gives the connection up, and tells why.
+    #[cold]
+    pub(crate) fn unread(&self, bytes: usize) -> Error {
+        let violation = Violation::UnreadAcks { bytes };
+        let close = faults::close_for(&violation);
+        self.fail(faults::violation(&self.server, &violation), Some(&close));
+        self.end_reason()
+    }
+
     /// Begins an orderly close; the reader sees it through.
     pub(crate) fn close(&self, close: &connection::Close) -> Result<(), Refusal> {
         let ended = self.with(|session| session.close(close, None))?;
-        end_channels(ended, &closed_by_user());
+        let unconfirmed = ended.iter().filter_map(|ended| {
+            let (count, first, last) = ended.confirms.as_ref()?.unsettled()?;
+            let id = ended.channel.key.id;
+            Some(format!("{count} on channel {id} (delivery tags {first} to {last})"))
+        });
+        drop(self.unconfirmed.set(unconfirmed.take(SHOWN).collect()));
+        end_channels(ended, &faults::closed_connection(&self.server));
         self.credit.notify_waiters();
         self.closing.notify_one();
         Ok(())
@@ -393,6 +456,11 @@ impl Shared {
     /// Why the connection has ended, if it has.
     pub(crate) fn failure(&self) -> Option<&Error> {
         self.failure.get()
+    }
+
+    /// The same, for whoever has found that it has.
+    pub(crate) fn end_reason(&self) -> Error {
+        self.failure().cloned().unwrap_or_else(|| faults::lost(&self.server, None))
     }
 
     /// Waits until the connection has ended. Cancel safe.
@@ -404,16 +472,17 @@ impl Shared {
     /// The error for a refused command of a channel or the connection.
     pub(crate) fn refused(&self, refusal: Refusal) -> Error {
         match (refusal, self.failure()) {
-            (Refusal::ConnectionClosed | Refusal::ChannelClosed, Some(failure)) => failure.clone(),
-            (Refusal::ConnectionClosed, None) => closed_by_user(),
-            (refusal, _) => faults::refused(refusal),
+            (Refusal::ConnectionClosed | Refusal::ChannelClosed, Some(failure)) => failure.earlier(),
+            (refusal, _) => faults::refused(&self.server, refusal),
         }
     }
 }
 
-/// The error after a close by the user.
-pub(crate) fn closed_by_user() -> Error {
-    Error::new(ErrorKind::Closed, "the connection was closed").with_scope(Scope::Connection)
+impl fmt::Debug for Shared {
+    /// Nothing of what waits to be written: bodies, or a new secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("server", &self.server).finish_non_exhaustive()
+    }
 }
 
 /// Tells everybody who waits on channels that have ended.

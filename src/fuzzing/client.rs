@@ -334,7 +334,7 @@ mod tests {
             session.play(script).await;
             assert!(session.connection.is_some());
             assert_eq!((session.channels.len(), session.consumers.len()), (1, 1));
-            assert_eq!(session.deliveries.first().map(Delivery::body), Some(&b"hello"[..]));
+            assert_eq!(session.deliveries.first().map(|delivery| delivery.body()), Some(&b"hello"[..]));
             session.end().await;
         });
     }

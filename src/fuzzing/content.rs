@@ -228,7 +228,7 @@ impl Peers {
             6 => drop(confirms.map(|confirms| confirms.wait(number, 6))),
             7 => drop(confirms.map(|confirms| confirms.abandon(number))),
             8 => drop(confirms.map(|confirms| confirms.outcome(number))),
-            9 => drop(confirms.map(|confirms| confirms.wait_drained(number, 9, |_| false))),
+            9 => drop(confirms.map(|confirms| confirms.wait_drained(number, None, 9))),
             _ => self.call(key, &basic::Qos::default(), <basic::Qos as Request>::Reply::ID, None),
         }
     }

@@ -121,6 +121,11 @@ impl<X: Waiters> Open<X> {
         Self { channel, pending: VecDeque::new(), confirms: None, flow: true, consumers: HashMap::new() }
     }
 
+    /// How many publishes are not settled, counting those settled out of order; 0 without confirms.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.confirms.as_ref().map_or(0, Confirms::in_flight)
+    }
+
     /// Takes the first call that `method` answers.
     pub(crate) fn answered_by(&mut self, method: &Method) -> Option<Pending<X>> {
         let at = self.pending.iter().position(|pending| pending.expect.accepts(method))?;

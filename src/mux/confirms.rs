@@ -45,10 +45,39 @@ pub(crate) struct Confirms<C> {
     failures: BTreeMap<u64, Outcome>,
     /// Mandatory and not settled, oldest first.
     mandatory: VecDeque<(u64, Fingerprint)>,
-    /// The first failure of an abandoned message since `drained` last told.
-    abandoned: Option<Outcome>,
-    /// Who waits until everything up to a number is settled.
-    drains: Vec<(u64, C)>,
+    /// Failures of abandoned messages.
+    unheard: Unheard,
+    /// Who waits until everything up to a number is settled, by that number and a ticket.
+    drains: BTreeMap<(u64, u64), C>,
+    next_ticket: u64,
+}
+
+/// Failures that no `Confirm` tells, for whoever waits for all confirms: each of them hears of each failure once.
+#[derive(Debug, Default)]
+struct Unheard {
+    /// The last ones.
+    failures: VecDeque<Outcome>,
+    /// How many there were in all.
+    count: u64,
+}
+
+impl Unheard {
+    /// Of more failures than this at once only the newest are told.
+    const KEPT: usize = 64;
+
+    fn push(&mut self, failure: Outcome) {
+        if self.failures.len() == Self::KEPT {
+            self.failures.pop_front();
+        }
+        self.failures.push_back(failure);
+        self.count += 1;
+    }
+
+    /// The first failure after the first `heard` ones, as far as they are kept.
+    fn after(&self, heard: u64) -> Option<&Outcome> {
+        let new = usize::try_from(self.count.saturating_sub(heard)).unwrap_or(usize::MAX);
+        self.failures.get(self.failures.len().saturating_sub(new)).filter(|_| new > 0)
+    }
 }
 
 impl<C> Confirms<C> {
@@ -59,8 +88,9 @@ impl<C> Confirms<C> {
             ring: VecDeque::new(),
             failures: BTreeMap::new(),
             mandatory: VecDeque::new(),
-            abandoned: None,
-            drains: Vec::new(),
+            unheard: Unheard { failures: VecDeque::new(), count: 0 },
+            drains: BTreeMap::new(),
+            next_ticket: 0,
         }
     }
 
@@ -74,15 +104,24 @@ impl<C> Confirms<C> {
         self.base
     }
 
+    /// How many messages are not settled, and the first and the last of them; `None` if all are.
+    pub(crate) fn unsettled(&self) -> Option<(usize, u64, u64)> {
+        let open = |slot: &&Slot<C>| !matches!(slot, Slot::Settled);
+        let count = self.ring.iter().filter(open).count();
+        // the first in the ring is never settled
+        let last = self.ring.iter().rposition(|slot| open(&slot))?;
+        Some((count, self.base, self.base + last as u64))
+    }
+
     /// Whether a message is settled, whatever became of it.
     pub(crate) fn is_settled(&self, number: u64) -> bool {
         let at = number.checked_sub(self.base).and_then(|at| usize::try_from(at).ok());
         at.is_none_or(|at| matches!(self.ring.get(at), Some(Slot::Settled)))
     }
 
-    /// The first failure of an abandoned message since this or `drained` last told.
+    /// The first failure of an abandoned message that is kept. All of them are forgotten.
     pub(crate) fn take_abandoned(&mut self) -> Option<Outcome> {
-        self.abandoned.take()
+        std::mem::take(&mut self.unheard.failures).pop_front()
     }
 
     /// Whether a message is not settled whose `Confirm` was dropped.
@@ -150,16 +189,17 @@ impl<C> Confirms<C> {
             Slot::Waiting(waiter) => woken.push(waiter),
             Slot::Abandoned => {
                 if let Some(failure) = self.failures.remove(&number) {
-                    self.abandoned.get_or_insert(failure);
+                    self.unheard.push(failure);
                 }
             }
         }
     }
 
     fn wake_drains(&mut self, woken: &mut Vec<C>) {
-        if !self.drains.is_empty() {
-            let base = self.base;
-            woken.extend(self.drains.extract_if(.., |(until, _)| *until < base).map(|(_, waiter)| waiter));
+        while let Some(first) = self.drains.first_entry()
+            && first.key().0 < self.base
+        {
+            woken.push(first.remove());
         }
     }
 
@@ -184,7 +224,7 @@ impl<C> Confirms<C> {
                 None
             }
             Some(Slot::Abandoned) => {
-                self.abandoned.get_or_insert(Outcome::Returned(returned.clone()));
+                self.unheard.push(Outcome::Returned(returned.clone()));
                 Some(returned)
             }
             Some(Slot::Settled) | None => Some(returned),
@@ -224,21 +264,31 @@ impl<C> Confirms<C> {
             Outcome::Returned(returned) => Some(returned.clone()),
             Outcome::Acked | Outcome::Nacked => None,
         };
-        self.abandoned.get_or_insert(failure);
+        self.unheard.push(failure);
         returned
     }
 
-    /// Whether everything up to `number` is settled; if so, the first failure that no `Confirm` told.
-    pub(crate) fn drained(&mut self, number: u64) -> Option<Outcome> {
-        (number < self.base).then(|| self.abandoned.take().unwrap_or(Outcome::Acked))
+    /// Whether everything up to `number` is settled; if so, the first failure that no `Confirm` told, and how many there
+    /// were by now. The caller has `heard` of so many before.
+    pub(crate) fn drained(&self, number: u64, heard: u64) -> Option<(Outcome, u64)> {
+        let failure = || self.unheard.after(heard).cloned().unwrap_or(Outcome::Acked);
+        (number < self.base).then(|| (failure(), self.unheard.count))
     }
 
-    /// Remembers who waits until everything up to `number` is settled, instead of whoever is the `same`.
-    pub(crate) fn wait_drained(&mut self, number: u64, waiter: C, same: impl Fn(&C) -> bool) {
-        match self.drains.iter_mut().find(|(until, other)| *until == number && same(other)) {
-            Some((_, other)) => *other = waiter,
-            None => self.drains.push((number, waiter)),
-        }
+    /// Remembers who waits until everything up to `number` is settled, under the ticket that this returns: the one that
+    /// was given, in place of its waiter, or a new one.
+    pub(crate) fn wait_drained(&mut self, number: u64, ticket: Option<u64>, waiter: C) -> u64 {
+        let ticket = ticket.unwrap_or_else(|| {
+            self.next_ticket += 1;
+            self.next_ticket
+        });
+        self.drains.insert((number, ticket), waiter);
+        ticket
+    }
+
+    /// Nobody waits with this ticket any more.
+    pub(crate) fn forget_drained(&mut self, number: u64, ticket: u64) {
+        self.drains.remove(&(number, ticket));
     }
 
     /// Everybody who waits, for when the channel has ended.
@@ -248,7 +298,7 @@ impl<C> Confirms<C> {
                 woken.push(waiter);
             }
         }
-        woken.extend(self.drains.drain(..).map(|(_, waiter)| waiter));
+        woken.extend(std::mem::take(&mut self.drains).into_values());
     }
 }
 

@@ -17,13 +17,14 @@ use crate::codec::{Arguments, DecodeError, Properties};
 /// ```
 ///
 /// Usually all frames of a message arrive in one read. Then a single share of that buffer holds method,
-/// properties and body, and the delivery costs one reference count; a part that arrived in another read,
-/// or was gathered from several frames, stands apart.
+/// properties and body, and the delivery costs one reference count. Of every other message properties and body stand
+/// apart.
 #[derive(Clone, Debug)]
 pub(crate) struct Delivery {
     /// The delivery tag.
     pub tag: u64,
-    /// From the method's payload on, at least as far as the parts that do not stand apart. Its arguments were checked.
+    /// From the method's payload on, at least as far as the parts that do not stand apart. Its arguments were
+    /// checked.
     buffer: Bytes,
     /// Property flags and properties, in `buffer`.
     properties: Range<u32>,
@@ -32,17 +33,19 @@ pub(crate) struct Delivery {
     apart: Option<Box<Apart>>,
 }
 
-/// Parts that are not in the buffer of the method.
+/// The parts of a message that did not come whole in one read.
 #[derive(Clone, Debug, Default)]
 struct Apart {
-    properties: Option<Bytes>,
-    body: Option<Bytes>,
+    properties: Bytes,
+    body: Bytes,
 }
 
 /// The octets of class and method.
 const ID: usize = 4;
 /// The octets of delivery tag and redelivered.
 const FIXED: usize = 9;
+/// The most octets of a payload that mean something: three names of 255 octets each, and the message count.
+const ARGUMENTS_MAX: usize = ID + FIXED + 3 * 256 + 4;
 /// Where the last octet of class and method stands, and what it is in `get-ok`.
 const METHOD_AT: usize = ID - 1;
 const GET_OK: u8 = basic::GetOk::ID.method.to_be_bytes()[1];
@@ -67,32 +70,24 @@ impl Delivery {
         Some(Self { tag, buffer, properties, body, apart: None })
     }
 
-    /// Reads a `basic.deliver` or `basic.get-ok` frame; the content comes later.
+    /// Reads a `basic.deliver` or `basic.get-ok` frame; the content comes later, perhaps never: so names and
+    /// properties are copied, and keep no read buffer alive.
     pub(crate) fn begin(frame: &Frame<'_>) -> Result<Self, DecodeError> {
         let tag = check(frame.payload)?;
-        Ok(Self { tag, buffer: frame.share_from(), properties: 0..0, body: 0..0, apart: None })
+        let arguments = frame.payload.len().min(ARGUMENTS_MAX);
+        let buffer = Bytes::copy_from_slice(frame.payload.get(..arguments).unwrap_or_default());
+        Ok(Self { tag, buffer, properties: 0..0, body: 0..0, apart: None })
     }
 
     /// The header has come.
     pub(crate) fn set_properties(&mut self, frame: &Frame<'_>) {
         let properties = frame.payload.get(PROPERTIES_AT..).unwrap_or_default();
-        match within(&self.buffer, properties) {
-            Some(range) => self.properties = range,
-            None => self.apart().properties = Some(frame.source.slice_ref(properties)),
-        }
+        self.apart().properties = Bytes::copy_from_slice(properties);
     }
 
-    /// All of the body has come in one frame.
-    pub(crate) fn set_body(&mut self, frame: &Frame<'_>) {
-        match within(&self.buffer, frame.payload) {
-            Some(range) => self.body = range,
-            None => self.apart().body = Some(frame.share()),
-        }
-    }
-
-    /// The body was gathered from several frames.
-    pub(crate) fn set_gathered(&mut self, body: Bytes) {
-        self.apart().body = Some(body);
+    /// The body has come: all of it in one frame, or gathered from several.
+    pub(crate) fn set_body(&mut self, body: Bytes) {
+        self.apart().body = body;
     }
 
     fn apart(&mut self) -> &mut Apart {
@@ -143,24 +138,24 @@ impl Delivery {
     /// The body.
     pub(crate) fn body(&self) -> &[u8] {
         match self.apart.as_deref() {
-            Some(Apart { body: Some(body), .. }) => body,
-            _ => self.buffer.get(usizes(&self.body)).unwrap_or_default(),
+            Some(apart) => &apart.body,
+            None => self.buffer.get(usizes(&self.body)).unwrap_or_default(),
         }
     }
 
     /// The body, sharing the buffer that it was read into.
     pub(crate) fn share_body(&self) -> Bytes {
         match self.apart.as_deref() {
-            Some(Apart { body: Some(body), .. }) => body.clone(),
-            _ => self.buffer.slice(usizes(&self.body)),
+            Some(apart) => apart.body.clone(),
+            None => self.buffer.slice(usizes(&self.body)),
         }
     }
 
     /// Property flags and properties, as they came.
     fn raw_properties(&self) -> Bytes {
         match self.apart.as_deref() {
-            Some(Apart { properties: Some(properties), .. }) => properties.clone(),
-            _ => self.buffer.slice(usizes(&self.properties)),
+            Some(apart) => apart.properties.clone(),
+            None => self.buffer.slice(usizes(&self.properties)),
         }
     }
 
@@ -169,26 +164,34 @@ impl Delivery {
         decode_properties(&self.raw_properties())
     }
 
-    /// What it weighs in a bound on memory, in bytes: names, properties and body, and the value itself.
+    /// What it weighs in a bound on memory, in bytes: its frames, and the value itself.
     #[inline]
     pub(crate) fn weight(&self) -> usize {
-        let properties = match self.apart.as_deref() {
-            Some(Apart { properties: Some(properties), .. }) => properties.len(),
-            _ => usizes(&self.properties).len(),
-        };
-        size_of::<Self>() + self.key_end() + properties + self.body().len()
+        size_of::<Self>()
+            + self.apart.as_deref().map_or_else(|| self.end(), |apart| apart.weight(&self.buffer))
+    }
+
+    /// Where its last octet stands in `buffer`, if nothing stands apart.
+    #[inline]
+    fn end(&self) -> usize {
+        self.body.end.max(self.properties.end) as usize
     }
 
     /// Copies everything out of the buffer that it was read into.
     pub(crate) fn detach(&mut self) {
-        let (properties, body) = (self.raw_properties(), self.share_body());
-        // with the message count of `get-ok`
-        let arguments = (self.key_end() + size_of::<u32>()).min(self.buffer.len());
-        self.buffer = Bytes::copy_from_slice(self.buffer.get(..arguments).unwrap_or_default());
-        self.apart = Some(Box::new(Apart {
-            properties: Some(Bytes::copy_from_slice(&properties)),
-            body: Some(Bytes::copy_from_slice(&body)),
-        }));
+        match &mut self.apart {
+            // the rest was copied when it came
+            Some(apart) => apart.body = Bytes::copy_from_slice(&apart.body),
+            None => {
+                self.buffer = Bytes::copy_from_slice(self.buffer.get(..self.end()).unwrap_or_default());
+            }
+        }
+    }
+}
+
+impl Apart {
+    fn weight(&self, names: &Bytes) -> usize {
+        size_of::<Self>() + names.len() + self.properties.len() + self.body.len()
     }
 }
 

@@ -20,6 +20,7 @@ use super::tune::{Agreed, Offer};
 use super::violation::Violation;
 use crate::codec::frame::{OVERHEAD, PROTOCOL_HEADER, put_method};
 use crate::codec::generated::connection::{Close, CloseOk, Open, Start, StartOk};
+use crate::codec::peer_text::PeerText;
 use crate::codec::{FieldTable, FieldValue, Method, ShortStr};
 
 /// What the client brings.
@@ -56,7 +57,9 @@ pub(crate) enum Stage {
 pub(crate) enum HandshakeError {
     #[error(transparent)]
     Violation(#[from] Violation),
-    #[error("the server offers {offered}, and none of them was chosen ({wanted})")]
+    #[error("offers AMQP {major}-{minor}, not 0-9-1: no credentials were sent")]
+    Version { major: u8, minor: u8 },
+    #[error("the server offers {offered}, and this client may only use {wanted}")]
     Mechanism { offered: String, wanted: String },
     #[error(transparent)]
     Sasl(#[from] SaslError),
@@ -156,6 +159,11 @@ impl Handshake {
 impl AwaitStart {
     fn start(self, start: Start, out: &mut Vec<u8>) -> Result<Step, HandshakeError> {
         let Self { hello } = self;
+        // whatever speaks another version must not learn the credentials
+        if (start.version_major, start.version_minor) != (0, 9) {
+            let Start { version_major: major, version_minor: minor, .. } = start;
+            return Err(HandshakeError::Version { major, minor });
+        }
         let mechanism = choose(&hello.mechanisms, &start.mechanisms)?;
         let method = StartOk {
             client_properties: hello.client_properties.clone(),
@@ -177,12 +185,12 @@ impl AwaitStart {
 
 /// Takes the first of ours that the server offers, in a list with spaces between.
 fn choose(ours: &[Mechanism], offered: &Bytes) -> Result<Mechanism, HandshakeError> {
-    let mut theirs = offered.split(|byte| *byte == b' ');
+    let theirs = offered.split(|byte| *byte == b' ');
     let found = ours.iter().find(|ours| theirs.clone().any(|theirs| theirs == ours.name().as_bytes()));
     match found {
         Some(mechanism) => Ok(*mechanism),
         None => Err(HandshakeError::Mechanism {
-            offered: theirs.by_ref().map(String::from_utf8_lossy).collect::<Vec<_>>().join(" "),
+            offered: PeerText(offered).to_string(),
             wanted: ours.iter().map(|mechanism| mechanism.name()).collect::<Vec<_>>().join(" "),
         }),
     }

@@ -19,6 +19,10 @@ use crate::codec::frame::{Frame, FrameKind, Frames};
 use crate::codec::generated::{basic, channel};
 use crate::codec::{Arguments, DecodeError, Decoder, Method, MethodId, ShortStr};
 
+/// Unfinished contents of all channels together may hold so many times the largest body, and in any case so many bytes.
+const UNFINISHED_FACTOR: u64 = 2;
+const UNFINISHED_LEAST: u64 = 4 << 20;
+
 /// How the payload of `basic.deliver` begins.
 const DELIVER: [u8; 4] = {
     let ([c1, c0], [m1, m0]) = (basic::CLASS_ID.to_be_bytes(), basic::Deliver::ID.method.to_be_bytes());
@@ -46,8 +50,25 @@ pub(crate) enum Received<'a, X: Waiters> {
 #[derive(Debug)]
 pub(crate) struct Inbound<X: Waiters> {
     lanes: Vec<Lane<X>>,
-    /// Bytes; the largest body that is accepted.
-    max_message: u64,
+    limits: Limits,
+}
+
+/// Bounds on bodies, in bytes.
+#[derive(Debug)]
+struct Limits {
+    /// The largest body that is accepted.
+    message: u64,
+    /// What is held of all contents that have not come whole: properties, and what has come of bodies.
+    unfinished: u64,
+}
+
+impl Limits {
+    /// More is held of an unfinished content.
+    fn hold(&mut self, bytes: u64) -> Result<(), Violation> {
+        self.unfinished += bytes;
+        let limit = self.message.saturating_mul(UNFINISHED_FACTOR).max(UNFINISHED_LEAST);
+        if self.unfinished > limit { Err(Violation::Unfinished { limit }) } else { Ok(()) }
+    }
 }
 
 /// One channel number.
@@ -73,7 +94,13 @@ struct OpenLane<X: Waiters> {
 enum Assembly {
     Idle,
     Header(Incoming),
-    Body { incoming: Incoming, announced: u64, gathered: BytesMut },
+    /// `counted` bytes of it are in [`Limits::unfinished`].
+    Body {
+        incoming: Incoming,
+        announced: u64,
+        gathered: BytesMut,
+        counted: u64,
+    },
 }
 
 /// A content that is being assembled.
@@ -87,7 +114,7 @@ enum Incoming {
 impl<X: Waiters> Inbound<X> {
     /// `max_message` is the largest acceptable body, in bytes.
     pub(crate) const fn new(max_message: u64) -> Self {
-        Self { lanes: Vec::new(), max_message }
+        Self { lanes: Vec::new(), limits: Limits { message: max_message, unfinished: 0 } }
     }
 
     /// The channel was opened: its contents are assembled from now on.
@@ -107,7 +134,10 @@ impl<X: Waiters> Inbound<X> {
 
     /// The channel was closed: what still comes is dropped.
     pub(crate) fn closed(&mut self, channel: u16) {
-        if let Some(lane @ Lane::Open(_)) = self.lanes.get_mut(usize::from(channel)) {
+        if let Some(lane) = self.lanes.get_mut(usize::from(channel))
+            && let Lane::Open(open) = lane
+        {
+            open.drop_content(&mut self.limits);
             *lane = Lane::Closed;
         }
     }
@@ -147,7 +177,7 @@ impl<X: Waiters> Inbound<X> {
             return None;
         }
         let mut ahead = next.clone();
-        let (header, body) = content(frame.channel, self.max_message, &mut ahead)?;
+        let (header, body) = content(frame.channel, self.limits.message, &mut ahead)?;
         let consumer = lane.consumer(consumer_tag(frame.payload)?)?;
         let delivery = Delivery::whole(frame, &header, body.as_ref())?;
         *next = ahead;
@@ -173,7 +203,7 @@ impl<X: Waiters> Inbound<X> {
             return self.begin(frame, id);
         }
         if let Some(Lane::Open(lane)) = self.lanes.get_mut(usize::from(frame.channel)) {
-            lane.interrupt(frame.channel, id)?;
+            lane.interrupt(frame.channel, id, &mut self.limits)?;
         }
         let method = Method::decode(id, &mut input).map_err(fault)?;
         Ok(Received::Method { channel: frame.channel, method })
@@ -190,7 +220,7 @@ impl<X: Waiters> Inbound<X> {
             Some(Lane::Closed) => return Ok(Received::Nothing),
             Some(Lane::Open(lane)) => lane,
         };
-        lane.interrupt(frame.channel, id)?;
+        lane.interrupt(frame.channel, id, &mut self.limits)?;
         let incoming = match id {
             basic::Deliver::ID => Incoming::Delivery(Delivery::begin(&frame).map_err(fault)?),
             basic::GetOk::ID => Incoming::GetOk(Delivery::begin(&frame).map_err(fault)?),
@@ -206,12 +236,16 @@ impl<X: Waiters> Inbound<X> {
     fn content(
         &mut self,
         frame: Frame<'_>,
-        step: impl for<'a> FnOnce(&'a mut OpenLane<X>, Frame<'_>, u64) -> Result<Received<'a, X>, Violation>,
+        step: impl for<'a> FnOnce(
+            &'a mut OpenLane<X>,
+            Frame<'_>,
+            &mut Limits,
+        ) -> Result<Received<'a, X>, Violation>,
     ) -> Result<Received<'_, X>, Violation> {
         match self.lanes.get_mut(usize::from(frame.channel)) {
             None | Some(Lane::Never) => Err(Violation::ChannelNotOpen(frame.channel)),
             Some(Lane::Closed) => Ok(Received::Nothing),
-            Some(Lane::Open(lane)) => step(lane, frame, self.max_message),
+            Some(Lane::Open(lane)) => step(lane, frame, &mut self.limits),
         }
     }
 }
@@ -219,18 +253,25 @@ impl<X: Waiters> Inbound<X> {
 impl<X: Waiters> OpenLane<X> {
     /// A method in the middle of a content is a fault, unless it closes the channel: then what has come
     /// of the content is dropped.
-    fn interrupt(&mut self, channel: u16, id: MethodId) -> Result<(), Violation> {
+    fn interrupt(&mut self, channel: u16, id: MethodId, limits: &mut Limits) -> Result<(), Violation> {
         if matches!(self.assembly, Assembly::Idle) {
             return Ok(());
         }
         if id == channel::Close::ID {
-            self.assembly = Assembly::Idle;
+            self.drop_content(limits);
             return Ok(());
         }
         Err(Violation::Interrupted { channel, method: id })
     }
 
-    fn header(&mut self, frame: Frame<'_>, max_message: u64) -> Result<Received<'_, X>, Violation> {
+    /// The rest of a content that has begun will not come.
+    fn drop_content(&mut self, limits: &mut Limits) {
+        if let Assembly::Body { counted, .. } = std::mem::replace(&mut self.assembly, Assembly::Idle) {
+            limits.unfinished -= counted;
+        }
+    }
+
+    fn header(&mut self, frame: Frame<'_>, limits: &mut Limits) -> Result<Received<'_, X>, Violation> {
         let Assembly::Header(mut incoming) = std::mem::replace(&mut self.assembly, Assembly::Idle) else {
             return Err(Violation::StrayHeader(frame.channel));
         };
@@ -239,25 +280,28 @@ impl<X: Waiters> OpenLane<X> {
             return Err(Violation::HeaderClass(header.class));
         }
         let announced = header.body_size;
-        if announced > max_message {
-            return Err(Violation::MessageTooLarge { announced, limit: max_message });
+        if announced > limits.message {
+            return Err(Violation::MessageTooLarge { announced, limit: limits.message });
         }
         incoming.set_properties(&frame);
         if announced == 0 {
             return Ok(self.complete(frame.channel, incoming));
         }
-        self.assembly = Assembly::Body { incoming, announced, gathered: BytesMut::new() };
+        let counted = frame.payload.len() as u64;
+        limits.hold(counted)?;
+        self.assembly = Assembly::Body { incoming, announced, gathered: BytesMut::new(), counted };
         Ok(Received::Nothing)
     }
 
     /// A body in one frame is shared with the read buffer; one in several is gathered in a buffer that
     /// grows with what arrives, never by what the header announced.
-    fn body(&mut self, frame: Frame<'_>, _: u64) -> Result<Received<'_, X>, Violation> {
-        let (mut incoming, announced, mut gathered) =
-            match std::mem::replace(&mut self.assembly, Assembly::Idle) {
-                Assembly::Body { incoming, announced, gathered } => (incoming, announced, gathered),
-                Assembly::Header(_) | Assembly::Idle => return Err(Violation::StrayBody(frame.channel)),
-            };
+    fn body(&mut self, frame: Frame<'_>, limits: &mut Limits) -> Result<Received<'_, X>, Violation> {
+        let Assembly::Body { mut incoming, announced, mut gathered, counted } =
+            std::mem::replace(&mut self.assembly, Assembly::Idle)
+        else {
+            return Err(Violation::StrayBody(frame.channel));
+        };
+        limits.unfinished -= counted;
         let so_far = gathered.len() as u64 + frame.payload.len() as u64;
         if so_far > announced {
             return Err(Violation::BodyTooLong { announced });
@@ -271,7 +315,9 @@ impl<X: Waiters> OpenLane<X> {
             incoming.set_gathered(gathered.freeze());
             return Ok(self.complete(frame.channel, incoming));
         }
-        self.assembly = Assembly::Body { incoming, announced, gathered };
+        let counted = counted + frame.payload.len() as u64;
+        limits.hold(counted)?;
+        self.assembly = Assembly::Body { incoming, announced, gathered, counted };
         Ok(Received::Nothing)
     }
 
@@ -304,20 +350,26 @@ impl Incoming {
     fn set_properties(&mut self, frame: &Frame<'_>) {
         match self {
             Self::Delivery(delivery) | Self::GetOk(delivery) => delivery.set_properties(frame),
-            Self::Returned(returned) => returned.properties = frame.share().slice(PROPERTIES_AT..),
+            Self::Returned(returned) => {
+                let properties = frame.payload.get(PROPERTIES_AT..).unwrap_or_default();
+                returned.properties = Bytes::copy_from_slice(properties);
+            }
         }
     }
 
+    /// All of the body has come in one frame.
     fn set_body(&mut self, frame: &Frame<'_>) {
         match self {
-            Self::Delivery(delivery) | Self::GetOk(delivery) => delivery.set_body(frame),
-            Self::Returned(returned) => returned.body = frame.share(),
+            Self::Delivery(delivery) | Self::GetOk(delivery) => delivery.set_body(frame.share()),
+            // what comes back is kept for long, or dropped
+            Self::Returned(returned) => returned.body = Bytes::copy_from_slice(frame.payload),
         }
     }
 
+    /// The body was gathered from several frames.
     fn set_gathered(&mut self, body: Bytes) {
         match self {
-            Self::Delivery(delivery) | Self::GetOk(delivery) => delivery.set_gathered(body),
+            Self::Delivery(delivery) | Self::GetOk(delivery) => delivery.set_body(body),
             Self::Returned(returned) => returned.body = body,
         }
     }

@@ -49,7 +49,7 @@ impl Publish<'_> {
         let lengths = (length(self.exchange)?, length(self.routing_key)?);
         let most = frame_max as usize - OVERHEAD;
         if self.properties.is_none() && self.body.len() < CHAIN_FROM.min(most) {
-            self.put_small(out.buffer(), channel, lengths);
+            self.put_small(out.on(channel), channel, lengths);
             return Ok(());
         }
         self.put_any(out, channel, lengths, most)
@@ -77,26 +77,21 @@ impl Publish<'_> {
 
     /// Any message.
     fn put_any(&self, out: &mut Outgoing, channel: u16, lengths: (u8, u8), most: usize) -> Result<(), Unfit> {
-        let start = out.mark();
-        let buffer = out.buffer();
+        let start = out.mark(channel);
+        let buffer = out.on(channel);
         self.put_method(buffer, channel, lengths);
         if let Some(properties) = self.properties {
             let payload = put_header(buffer, channel, self.body.len() as u64, properties);
             if payload > most {
-                out.rewind(start);
+                out.rewind(channel, start);
                 let limit = u32::try_from(most + OVERHEAD).unwrap_or(u32::MAX);
                 return Err(Unfit::Header { size: payload + OVERHEAD, limit });
             }
         } else {
             self.put_persistent_header(buffer, channel);
         }
-        // one frame for each `most` bytes; none for an empty body
-        let mut rest = self.body.clone();
-        while !rest.is_empty() {
-            let piece = rest.split_to(rest.len().min(most));
-            put_body_head(out.buffer(), channel, size(&piece));
-            out.put_body(piece);
-            out.buffer().push(FRAME_END);
+        if !self.body.is_empty() {
+            out.put_body(channel, self.body.clone(), most);
         }
         Ok(())
     }

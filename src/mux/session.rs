@@ -27,6 +27,9 @@ use crate::codec::{Arguments, Method, Sender, ShortStr};
 /// goes on asking and does not read.
 const ANSWERS_MAX: u32 = 1 << 16;
 
+/// How many bytes of acks, nacks and rejects may wait to be written, likewise: some 800,000 of them.
+const SETTLES_MAX: usize = 16 << 20;
+
 /// The shared half of the multiplexer of one connection.
 #[derive(Debug)]
 pub(crate) struct Session<X: Waiters> {
@@ -37,6 +40,8 @@ pub(crate) struct Session<X: Waiters> {
     frame_max: u32,
     /// The server takes no publishes for now.
     blocked: bool,
+    /// Publishers wait while so many publishes of their channel are not settled.
+    pub unconfirmed_max: usize,
     /// Calls of update-secret; several if the futures of earlier ones were dropped.
     secrets: VecDeque<X::Reply>,
     /// What waits to be written.
@@ -50,7 +55,11 @@ pub(crate) struct Session<X: Waiters> {
 enum ConnectionState<X: Waiters> {
     Open,
     /// Our close was sent; everything but close and close-ok is dropped.
-    Closing(Option<X::Reply>),
+    Closing {
+        waiter: Option<X::Reply>,
+        /// Whether a close of the server's was answered meanwhile.
+        answered: bool,
+    },
     /// Nothing is sent or accepted any more.
     Closed,
 }
@@ -70,6 +79,8 @@ pub(crate) enum Refusal {
     MethodTooLarge { size: usize, limit: u32 },
     /// The message does not fit.
     Unfit(Unfit),
+    /// The server does not read: so many bytes of acks wait already.
+    Unread { bytes: usize },
 }
 
 /// What became of a publish command.
@@ -118,6 +129,7 @@ impl<X: Waiters> Session<X> {
             ids: Ids::new(agreed.channel_max),
             frame_max: agreed.frame_max,
             blocked: false,
+            unconfirmed_max: usize::MAX,
             secrets: VecDeque::new(),
             out: Outgoing::default(),
             woken: Vec::new(),
@@ -146,7 +158,7 @@ impl<X: Waiters> Session<X> {
         slot.generation = slot.generation.wrapping_add(1);
         let channel = channel(ChannelKey { id, generation: slot.generation });
         slot.state = State::Opening { waiter, channel: channel.clone() };
-        put_method(self.out.buffer(), id.get(), &channel::Open {});
+        put_method(self.out.on(id.get()), id.get(), &channel::Open {});
         Ok(channel)
     }
 
@@ -221,12 +233,12 @@ impl<X: Waiters> Session<X> {
         method: &basic::Consume,
         pending: Pending<X>,
     ) -> Result<(), Refusal> {
-        let before = self.out.mark();
+        let before = self.out.mark(key.id.get());
         let unheard = Pending { expect: Expect::only(basic::QosOk::ID), waiter: None, consumer: None };
         self.call(key, qos, unheard)?;
         let consumed = self.consume(key, method, pending);
         if consumed.is_err() {
-            self.out.rewind(before);
+            self.out.rewind(key.id.get(), before);
             drop(self.open(key)?.pending.pop_back());
         }
         consumed
@@ -234,7 +246,17 @@ impl<X: Waiters> Session<X> {
 
     /// Sends a method that the server will not answer.
     pub(crate) fn send<M: Arguments>(&mut self, key: ChannelKey, method: &M) -> Result<(), Refusal> {
-        self.put(key, method)
+        self.put(key, method).map(drop)
+    }
+
+    /// Acknowledges, or gives back: `basic.ack`, `nack`, `reject`. There is no way to wait with that, so there is an
+    /// end to it where the server does not read.
+    pub(crate) fn settle<M: Arguments>(&mut self, key: ChannelKey, method: &M) -> Result<(), Refusal> {
+        let size = self.put(key, method)?;
+        if self.out.count_settle(size) > SETTLES_MAX {
+            return Err(Refusal::Unread { bytes: SETTLES_MAX });
+        }
+        Ok(())
     }
 
     /// Sends `connection.update-secret`.
@@ -257,10 +279,10 @@ impl<X: Waiters> Session<X> {
         publish: &Publish<'_>,
         most: usize,
     ) -> Result<Published, Refusal> {
-        let wait = self.blocked || self.out.len() >= most;
-        let frame_max = self.frame_max;
+        let wait = self.blocked || self.out.before(key.id.get(), publish.body.len()) >= most;
+        let (frame_max, unconfirmed_max) = (self.frame_max, self.unconfirmed_max);
         let (open, out) = self.open_and_out(key)?;
-        if wait || !open.flow {
+        if wait || !open.flow || open.in_flight() >= unconfirmed_max {
             return Ok(Published::Wait);
         }
         publish.put(out, key.id.get(), frame_max).map_err(Refusal::Unfit)?;
@@ -291,7 +313,7 @@ impl<X: Waiters> Session<X> {
             }
         };
         slot.state = State::Closing { waiter };
-        put_method(self.out.buffer(), key.id.get(), close);
+        put_method(self.out.on(key.id.get()), key.id.get(), close);
         Ok(ended)
     }
 
@@ -302,20 +324,24 @@ impl<X: Waiters> Session<X> {
         waiter: Option<X::Reply>,
     ) -> Result<Vec<Ended<X>>, Refusal> {
         self.check_open()?;
-        put_method(self.out.buffer(), 0, close);
+        // what was accepted is written before it
+        self.out.put_last(|out| {
+            put_method(out, 0, close);
+        });
         let ended = self.end_all();
-        self.state = ConnectionState::Closing(waiter);
+        self.state = ConnectionState::Closing { waiter, answered: false };
         Ok(ended)
     }
 
     /// The connection has ended, or is to be given up: everybody who waits is handed out. With a
     /// `close`, tells the server.
     pub(crate) fn fail(&mut self, close: Option<&connection::Close>) -> (Vec<Ended<X>>, Vec<X::Reply>) {
+        self.out.cut();
         if let (Some(close), ConnectionState::Open) = (close, &self.state) {
-            put_method(self.out.buffer(), 0, close);
+            put_method(self.out.on(0), 0, close);
         }
         let mut waiters = Vec::new();
-        if let ConnectionState::Closing(Some(waiter)) =
+        if let ConnectionState::Closing { waiter: Some(waiter), .. } =
             std::mem::replace(&mut self.state, ConnectionState::Closed)
         {
             waiters.push(waiter);
@@ -326,7 +352,7 @@ impl<X: Waiters> Session<X> {
 
     /// Appends a heartbeat.
     pub(crate) fn heartbeat(&mut self) {
-        self.out.buffer().put_slice(&HEARTBEAT);
+        self.out.on(0).put_slice(&HEARTBEAT);
     }
 
     // Questions.
@@ -387,8 +413,8 @@ impl<X: Waiters> Session<X> {
     pub(crate) fn receive(&mut self, id: u16, method: Method) -> Result<Event<X>, Violation> {
         match &self.state {
             ConnectionState::Closed => return Ok(Event::Nothing),
-            ConnectionState::Closing(_) if id != 0 => return Ok(Event::Nothing),
-            ConnectionState::Closing(_) | ConnectionState::Open => {}
+            ConnectionState::Closing { .. } if id != 0 => return Ok(Event::Nothing),
+            ConnectionState::Closing { .. } | ConnectionState::Open => {}
         }
         let is_connection = method.id().class == connection::CLASS_ID;
         if is_connection != (id == 0) {
@@ -448,13 +474,19 @@ impl<X: Waiters> Session<X> {
     fn connection_method(&mut self, method: Method) -> Result<Event<X>, Violation> {
         match method {
             Method::ConnectionClose(close) => {
-                put_method(self.out.buffer(), 0, &connection::CloseOk {});
-                // after our own close we go on waiting for its close-ok
+                // after our own close we go on waiting for its close-ok; one answer is enough
+                let answered = match &mut self.state {
+                    ConnectionState::Closing { answered, .. } => std::mem::replace(answered, true),
+                    ConnectionState::Open | ConnectionState::Closed => false,
+                };
+                if !answered {
+                    put_method(self.out.on(0), 0, &connection::CloseOk {});
+                }
                 Ok(if self.is_open() { Event::ConnectionClosed { close } } else { Event::Nothing })
             }
             Method::ConnectionCloseOk(_) => {
                 match std::mem::replace(&mut self.state, ConnectionState::Closed) {
-                    ConnectionState::Closing(waiter) => Ok(Event::ConnectionCloseOk { waiter }),
+                    ConnectionState::Closing { waiter, .. } => Ok(Event::ConnectionCloseOk { waiter }),
                     state @ (ConnectionState::Open | ConnectionState::Closed) => {
                         self.state = state;
                         Err(Violation::Unexpected { channel: 0, method: connection::CloseOk::ID })
@@ -479,7 +511,7 @@ impl<X: Waiters> Session<X> {
     }
 
     fn channel_method(&mut self, id: NonZeroU16, method: Method) -> Result<Event<X>, Violation> {
-        let out = self.out.buffer();
+        let out = self.out.on(id.get());
         let slot = self.slots.get_mut(usize::from(id.get()) - 1);
         let Some(slot) = slot.filter(|slot| slot.generation > 0) else {
             return Err(Violation::ChannelNotOpen(id.get()));
@@ -512,7 +544,13 @@ impl<X: Waiters> Session<X> {
                 slot.state = State::Open(Box::new(Open::new(channel)));
                 Ok(Event::Opened { id, waiter })
             }
-            (State::Open(open), method) => open_method(id, open, out, &mut self.woken, method),
+            (State::Open(open), method) => {
+                let was_full = open.in_flight() >= self.unconfirmed_max;
+                let event = open_method(id, open, out, &mut self.woken, method)?;
+                // publishers may have waited for that
+                let resumes = was_full && open.in_flight() < self.unconfirmed_max;
+                Ok(if resumes && matches!(event, Event::Nothing) { Event::FlowResumed } else { event })
+            }
             // late: what the server still sends for a channel that is closing, or for the number's last
             // incarnation
             (State::Free | State::Closing { .. } | State::Opening { .. }, _) => Ok(Event::Nothing),
@@ -546,25 +584,25 @@ impl<X: Waiters> Session<X> {
         }
     }
 
-    /// Appends a method on an open channel, and notices what it changes.
-    fn put<M: Arguments>(&mut self, key: ChannelKey, method: &M) -> Result<(), Refusal> {
+    /// Appends a method on an open channel, and notices what it changes. Returns how many bytes it took.
+    fn put<M: Arguments>(&mut self, key: ChannelKey, method: &M) -> Result<usize, Refusal> {
         self.open(key)?;
-        self.put_on(key.id.get(), method)?;
+        let size = self.put_on(key.id.get(), method)?;
         if M::ID == confirm::Select::ID {
             // counting starts with the first publish after select
             self.open(key)?.confirms.get_or_insert_with(Confirms::new);
         }
-        Ok(())
+        Ok(size)
     }
 
-    fn put_on<M: Arguments>(&mut self, id: u16, method: &M) -> Result<(), Refusal> {
-        let start = self.out.mark();
-        let size = put_method(self.out.buffer(), id, method) + OVERHEAD;
+    fn put_on<M: Arguments>(&mut self, id: u16, method: &M) -> Result<usize, Refusal> {
+        let start = self.out.mark(id);
+        let size = put_method(self.out.on(id), id, method) + OVERHEAD;
         if size > self.frame_max as usize {
-            self.out.rewind(start);
+            self.out.rewind(id, start);
             return Err(Refusal::MethodTooLarge { size, limit: self.frame_max });
         }
-        Ok(())
+        Ok(size)
     }
 
     fn end_all(&mut self) -> Vec<Ended<X>> {

@@ -7,6 +7,7 @@ use super::channel::Ended;
 use super::delivery::Delivery;
 use super::ids::ChannelKey;
 use super::inbound::{Inbound, Received};
+use super::outgoing::Batch;
 use super::returns::Returned;
 use super::session::{Event, Session};
 use super::tune::Agreed;
@@ -132,15 +133,18 @@ impl Client {
 
     /// What was to be written since the last time.
     pub(crate) fn written(&mut self) -> Vec<u8> {
-        let length = self.session.out.len();
-        let mut bytes = Vec::with_capacity(length);
-        // a few at a time: mostly there is one
-        while bytes.len() < length {
-            let mut slices = [std::io::IoSlice::new(&[]); 4];
-            let used = self.session.out.slices(bytes.len(), &mut slices);
-            slices.iter().take(used).for_each(|slice| bytes.extend_from_slice(slice));
+        let (mut bytes, mut batch) = (Vec::new(), Batch::default());
+        while !self.session.out.is_empty() {
+            self.session.out.take(&mut batch);
+            let end = bytes.len() + batch.len();
+            // a few at a time: mostly there is one
+            while bytes.len() < end {
+                let mut slices = [std::io::IoSlice::new(&[]); 4];
+                let used = batch.slices(batch.len() - (end - bytes.len()), &mut slices);
+                slices.iter().take(used).for_each(|slice| bytes.extend_from_slice(slice));
+            }
+            batch.clear();
         }
-        self.session.out.clear();
         bytes
     }
 

@@ -5,24 +5,25 @@ use thiserror::Error;
 use crate::codec::frame::FrameError;
 use crate::codec::generated::basic;
 use crate::codec::generated::constants::{
-    CHANNEL_ERROR, COMMAND_INVALID, FRAME_ERROR, NOT_ALLOWED, RESOURCE_ERROR, SYNTAX_ERROR, UNEXPECTED_FRAME,
+    CHANNEL_ERROR, COMMAND_INVALID, FRAME_ERROR, NOT_ALLOWED, PRECONDITION_FAILED, RESOURCE_ERROR,
+    SYNTAX_ERROR, UNEXPECTED_FRAME,
 };
-use crate::codec::{Arguments, DecodeError, Method, MethodId};
+use crate::codec::{Arguments, DecodeError, MethodId};
 
 /// A breach of the protocol by the server. It ends the connection.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(crate) enum Violation {
     #[error(transparent)]
     Frame(#[from] FrameError),
-    #[error("{}: {error}", Method::name(*method))]
+    #[error("{}{error}", culprit(*method, *error))]
     Decode { method: MethodId, error: DecodeError },
     #[error("a content header could not be read: {0}")]
     Header(DecodeError),
     #[error("a frame on channel {0}, which was never opened")]
     ChannelNotOpen(u16),
-    #[error("{} on channel {channel}, where the protocol does not allow it", Method::name(*method))]
+    #[error("{method} on channel {channel}, where the protocol does not allow it")]
     WrongChannel { channel: u16, method: MethodId },
-    #[error("{} on channel {channel}, which nobody asked for", Method::name(*method))]
+    #[error("{method} on channel {channel}, which nobody asked for")]
     Unexpected { channel: u16, method: MethodId },
     #[error("a consumer tag on channel {channel} that another consumer of the channel has")]
     TagTwice { channel: u16 },
@@ -30,7 +31,7 @@ pub(crate) enum Violation {
     StrayHeader(u16),
     #[error("a body frame on channel {0} without a content header before it")]
     StrayBody(u16),
-    #[error("{} on channel {channel} in the middle of a content", Method::name(*method))]
+    #[error("{method} on channel {channel} in the middle of a content")]
     Interrupted { channel: u16, method: MethodId },
     #[error("a content header of class {0}, not basic")]
     HeaderClass(u16),
@@ -38,8 +39,14 @@ pub(crate) enum Violation {
     BodyTooLong { announced: u64 },
     #[error("a body of {announced} bytes, the limit is {limit}")]
     MessageTooLarge { announced: u64, limit: u64 },
+    #[error("more than {limit} bytes of unfinished messages, on all channels together")]
+    Unfinished { limit: u64 },
+    #[error("more deliveries than its prefetch of {prefetch} for a consumer on channel {channel}")]
+    Overrun { channel: u16, prefetch: u16 },
     #[error("the server does not read the answers that it asks for: {answers} of them wait")]
     Unread { answers: u32 },
+    #[error("the server does not read what it is sent: {bytes} bytes of acks wait")]
+    UnreadAcks { bytes: usize },
     #[error("the server wants a frame_max of {0} bytes, the protocol's least is 4096")]
     FrameMax(u32),
 }
@@ -64,7 +71,8 @@ impl Violation {
             }
             // as a server answers a client that uses a tag twice
             Self::FrameMax(_) | Self::TagTwice { .. } => NOT_ALLOWED,
-            Self::Unread { .. } => RESOURCE_ERROR,
+            Self::Unread { .. } | Self::UnreadAcks { .. } | Self::Unfinished { .. } => RESOURCE_ERROR,
+            Self::Overrun { .. } => PRECONDITION_FAILED,
         }
     }
 
@@ -76,7 +84,33 @@ impl Violation {
             | Self::Unexpected { method, .. }
             | Self::Interrupted { method, .. } => *method,
             Self::TagTwice { .. } => basic::ConsumeOk::ID,
+            Self::Overrun { .. } => basic::Deliver::ID,
             _ => MethodId::NONE,
         }
+    }
+}
+
+/// Which method could not be decoded, if that is known and the error does not say it.
+fn culprit(method: MethodId, error: DecodeError) -> String {
+    match error {
+        DecodeError::UnknownMethod(_) => String::new(),
+        _ if method == MethodId::NONE => "a method: ".into(),
+        _ => format!("{method}: "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_method_is_named_once() {
+        let id = MethodId::new(10, 99);
+        for method in [id, MethodId::NONE] {
+            let violation = Violation::Decode { method, error: DecodeError::UnknownMethod(id) };
+            assert_eq!(violation.to_string(), "unknown method 10,99 (class, method)");
+        }
+        let violation = Violation::Decode { method: basic::GetOk::ID, error: DecodeError::Truncated };
+        assert_eq!(violation.to_string(), "basic.get-ok: a value ends beyond its frame or table");
     }
 }

@@ -5,8 +5,8 @@ use tokio::time::Instant;
 
 use super::channel::ChannelInner;
 use super::live::Live;
-use super::shared::{before, out_of_time};
-use crate::error::{Error, Result, Scope};
+use super::shared::{Phase, before, out_of_time};
+use crate::error::{Error, ErrorKind, Result, Scope};
 use crate::protocol::MethodId;
 
 /// A call that has its channel's turn, so that an error of the server belongs to it if it names its method.
@@ -26,13 +26,15 @@ impl<'a> Call<'a> {
     /// Waits for its turn, for as long as a call may take.
     pub(super) async fn begin(channel: &'a ChannelInner, method: MethodId, again: bool) -> Result<Self> {
         let deadline = channel.shared().deadline();
-        let Some(turn) = before(deadline, channel.turn.lock()).await else { return Err(out_of_time(None)) };
+        let Some(turn) = before(deadline, channel.turn.lock()).await else {
+            return Err(no_turn(channel, method));
+        };
         Ok(Self { channel, method, again, accused: false, deadline, _turn: turn })
     }
 
     /// Waits for a plain channel to make it on.
     pub(super) async fn live(&self) -> Result<Live> {
-        self.channel.live(self.deadline).await
+        self.channel.live(self.method, self.deadline).await
     }
 
     /// It has failed there. `Ok`: it is to be made again.
@@ -50,4 +52,16 @@ impl<'a> Call<'a> {
         tracing::debug!(%error, "a call is made again on the next link");
         Ok(())
     }
+}
+
+/// Earlier calls on the channel took too long: because there is no link, or because the server does not answer.
+fn no_turn(channel: &ChannelInner, method: MethodId) -> Error {
+    let limit = channel.shared().settings.call_limit;
+    if let Phase::Down(why) = &channel.lock().phase {
+        return out_of_time(method, limit, Some(why.clone()));
+    }
+    let limit = limit.unwrap_or_default().as_secs_f32();
+    let text =
+        format!("{method}: not sent, because the server did not answer an earlier call within {limit} s");
+    Error::new(ErrorKind::Timeout, text)
 }

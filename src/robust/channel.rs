@@ -423,7 +423,10 @@ impl Channel {
         if self.inner.record(&live, request.into(), None) {
             Ok(())
         } else {
-            Err(Error::new(ErrorKind::ConnectionLost, "the connection was lost meanwhile"))
+            Err(Error::new(
+                ErrorKind::ConnectionLost,
+                "the connection was lost while the request was sent; the server may have acted on it",
+            ))
         }
     }
 
@@ -436,7 +439,7 @@ impl Channel {
     /// # Cancel safety
     /// Once it was called, the channel closes.
     pub async fn close(&self) -> Result<()> {
-        let error = Error::new(ErrorKind::Closed, "the channel was closed");
+        let error = Error::new(ErrorKind::Closed, "this program closed the channel");
         {
             let mut state = self.inner.shared().lock();
             state.channels.remove(&self.inner.id);
@@ -466,7 +469,7 @@ impl Channel {
     }
 }
 
-pub(super) fn unsupported(text: &str) -> Error {
+pub(super) fn unsupported(text: &'static str) -> Error {
     Error::new(ErrorKind::Unsupported, text)
 }
 

@@ -1,5 +1,6 @@
 //! A connection that outlives the network.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::event::{Counters, Events};
 use super::shared::{Handle, Shared, closed};
 use crate::client::{Blocked, ConnectOptions};
 use crate::codec::{FieldTable, ShortStr};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Origin, Result};
 
 /// Connects to the broker at a URI such as `amqp://guest:guest@127.0.0.1/`, and connects again whenever that is lost.
 /// See [`robust`](crate::robust).
@@ -41,7 +42,7 @@ pub async fn connect_robust(uri: &str) -> Result<Connection> {
 ///
 /// It stays open as long as something uses it: a clone, a channel, an exchange, a queue, a consumer. When the last of
 /// these is dropped it closes in the background; [`close`](Self::close) closes it now and waits.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Connection {
     handle: Arc<Handle>,
 }
@@ -163,8 +164,9 @@ impl Connection {
         let drained = tokio::time::timeout(limit, super::drain::drain(self.shared())).await;
         self.close().await?;
         drained.map_err(|_| {
-            let text = format!("not all was acknowledged and confirmed within {} s", limit.as_secs_f32());
-            Error::new(ErrorKind::Timeout, text)
+            let limit = limit.as_secs_f32();
+            let text = format!("drain: not everything was acknowledged and confirmed within {limit} s");
+            Error::new(ErrorKind::Timeout, text).with_origin(Origin::User)
         })
     }
 
@@ -198,5 +200,15 @@ impl Connection {
             },
             None => Ok(()),
         }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (hosts, is_ready) = (self.shared().options().hosts.clone(), self.is_ready());
+        f.debug_struct("Connection")
+            .field("hosts", &hosts)
+            .field("is_ready", &is_ready)
+            .finish_non_exhaustive()
     }
 }

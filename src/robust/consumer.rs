@@ -22,6 +22,7 @@ use crate::client::carrier::private::{Deliveries, Operations};
 use crate::client::consumer::ConsumeSpec;
 use crate::client::{Channel as PlainChannel, Consumer as Plain, Delivery};
 use crate::codec::ShortStr;
+use crate::codec::peer_text::PeerText;
 use crate::error::{Error, ErrorKind, Result, Scope};
 use crate::protocol::{Arguments, MethodId, basic};
 
@@ -454,7 +455,8 @@ impl Consumer {
         }
         drop(slot);
         if was_cancelled {
-            tracing::info!(consumer_tag = %self.tag(), "the server cancelled a consumer, which waits for its queue");
+            let consumer_tag = PeerText(self.tag().as_bytes()).to_string();
+            tracing::info!(consumer_tag, "the server cancelled a consumer, which waits for its queue");
             let (channel, consumer) = (Arc::downgrade(&self.channel.inner), Arc::downgrade(&self.inner));
             let shared = self.channel.inner.shared();
             shared.runtime.spawn(revive(channel, consumer, false).instrument(shared.span.clone()));

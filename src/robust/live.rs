@@ -24,7 +24,8 @@ pub(super) struct Live {
 
 impl ChannelInner {
     /// Waits for a plain channel that has not ended. An error: there will be none, or not in time.
-    pub(super) async fn live(&self, deadline: Option<Instant>) -> Result<Live> {
+    pub(super) async fn live(&self, method: MethodId, deadline: Option<Instant>) -> Result<Live> {
+        let mut is_first = true;
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             // listens before it looks, so that no wake is missed
@@ -38,11 +39,13 @@ impl ChannelInner {
                     }
                     Phase::Up(_) => None,
                     Phase::Down(error) => Some(error.clone()),
+                    Phase::Ended(error) if is_first => return Err(error.earlier()),
                     Phase::Ended(error) => return Err(error.clone()),
                 }
             };
+            is_first = false;
             if before(deadline, changed).await.is_none() {
-                return Err(out_of_time(why));
+                return Err(out_of_time(method, self.shared().settings.call_limit, why));
             }
         }
     }
@@ -55,7 +58,7 @@ impl ChannelInner {
                 Ok(Live { plain: plain.clone(), generation: core.generation, epoch: core.epoch })
             }
             Phase::Down(error) => Err(no_link(error.clone())),
-            Phase::Ended(error) => Err(error.clone()),
+            Phase::Ended(error) => Err(error.earlier()),
         }
     }
 

@@ -56,9 +56,8 @@ pub struct Options {
 impl ConnectOptions {
     /// The same for a connection that outlives losses; see [`robust`](crate::robust).
     pub fn robust(self) -> Options {
-        let (host, port) = self.address();
         Options {
-            hosts: vec![(host.to_owned(), port)],
+            hosts: self.hosts(),
             connect: self,
             shuffled: false,
             backoff: Backoff::new(),
@@ -74,7 +73,7 @@ impl ConnectOptions {
 }
 
 impl Options {
-    /// A further host to try, after the URI's and those given before. Each of its addresses is tried.
+    /// A further host to try, after the URI's hosts and those given before. Each of its addresses is tried.
     pub fn host(mut self, host: impl Into<String>, port: u16) -> Self {
         self.hosts.push((host.into(), port));
         self

@@ -99,6 +99,7 @@ impl ChannelInner {
                     } else {
                         self.shared().settings.outage
                     };
+                    let limit = if let Outage::WaitFor(limit) = outage { Some(limit) } else { None };
                     let deadline = match outage {
                         Outage::Wait => None,
                         Outage::Fail => return Err(no_link(why)),
@@ -108,7 +109,7 @@ impl ChannelInner {
                         }
                     };
                     if before(deadline, changed).await.is_none() {
-                        return Err(out_of_time(Some(why)));
+                        return Err(out_of_time(outbound, limit, Some(why)));
                     }
                 }
                 Err(Refused::Credit(tried)) => {

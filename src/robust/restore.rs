@@ -17,6 +17,7 @@ use super::topology::{RecordedQueue, Topology};
 use crate::client::carrier::private::Operations;
 use crate::client::{Channel as Plain, Connection as Link};
 use crate::codec::ShortStr;
+use crate::codec::peer_text::PeerText;
 use crate::error::{Error, ErrorKind, Result, Scope};
 use crate::protocol::{MethodId, Request, basic, constants, exchange, queue};
 
@@ -274,7 +275,7 @@ impl<'a> Restore<'a> {
         let Some(ok) = self.one(Entity::Queue { name: old.clone() }, anew).await? else { return Ok(()) };
         let new = ok.queue.detach();
         self.shared.lock().topology.rename(&old, &new);
-        tracing::info!(%old, %new, "a server-named queue has a new name");
+        tracing::info!(%old, new = %PeerText(new.as_bytes()), "a server-named queue has a new name");
         self.shared.tell(Event::Renamed { old, new });
         Ok(())
     }

@@ -9,6 +9,7 @@
 //! and the record of what was done on the link before.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Display};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -23,7 +24,8 @@ use super::options::Options;
 use super::topology::Topology;
 use crate::client::Connection as Plain;
 use crate::codec::ShortStr;
-use crate::error::{Error, ErrorKind, Result, Scope};
+use crate::error::{Error, ErrorKind, Origin, Result, Scope};
+use crate::protocol::{Arguments, channel};
 
 /// Where something stands that comes and goes with the link: the connection, or one of its channels.
 #[derive(Debug)]
@@ -63,7 +65,6 @@ pub(super) enum Command {
     Reopen { channel: Weak<ChannelInner>, generation: u64 },
 }
 
-#[derive(Debug)]
 pub(super) struct Shared {
     pub options: Mutex<Options>,
     pub settings: Settings,
@@ -209,6 +210,7 @@ impl Shared {
     /// Waits for the link. An error: there will be none, or not in time.
     pub(super) async fn up(&self, deadline: Option<Instant>) -> Result<(Plain, u64)> {
         let mut changed = self.changed.subscribe();
+        let mut is_first = true;
         loop {
             let why = {
                 let state = self.lock();
@@ -217,12 +219,14 @@ impl Shared {
                     Phase::Up(link) if link.is_open() => return Ok((link.clone(), state.epoch)),
                     Phase::Up(_) => None,
                     Phase::Down(error) => Some(error.clone()),
+                    Phase::Ended(error) if is_first => return Err(error.earlier()),
                     Phase::Ended(error) => return Err(error.clone()),
                 }
             };
+            is_first = false;
             // an error is impossible: the sender is here
             if before(deadline, changed.changed()).await.is_none() {
-                return Err(out_of_time(why));
+                return Err(out_of_time(channel::Open::ID, self.settings.call_limit, why));
             }
         }
     }
@@ -283,6 +287,13 @@ impl Shared {
     }
 }
 
+impl fmt::Debug for Shared {
+    /// Nothing of what is kept to be published again.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("hosts", &self.options().hosts).finish_non_exhaustive()
+    }
+}
+
 /// What all handles hold: dropped with the last of them, it closes the connection in the background.
 #[derive(Debug)]
 pub(super) struct Handle {
@@ -298,15 +309,27 @@ impl Drop for Handle {
 
 /// The user closed the connection.
 pub(super) fn closed() -> Error {
-    Error::new(ErrorKind::Closed, "the connection was closed").with_scope(Scope::Connection)
+    Error::new(ErrorKind::Closed, "this program closed the connection").with_scope(Scope::Connection)
 }
 
-/// A wait for the link was too long. `why` there is none.
-pub(super) fn out_of_time(why: Option<Error>) -> Error {
-    let error = Error::new(ErrorKind::Timeout, "there was no connection in time; nothing was sent");
+/// A task of the connection was dropped before the connection was closed.
+pub(super) fn runtime_ended() -> Error {
+    let text = if std::thread::panicking() {
+        "the task that drives the connection panicked: a fault of lepus, please report it"
+    } else {
+        "the tokio runtime that drives the connection was shut down"
+    };
+    Error::new(ErrorKind::RuntimeEnded, text)
+}
+
+/// `what` waited too long for the link. `why` there is none: whoever is to blame for that is to blame for this.
+pub(super) fn out_of_time(what: impl Display, limit: Option<Duration>, why: Option<Error>) -> Error {
+    let limit = limit.unwrap_or_default().as_secs_f32();
+    let text = format!("{what}: not sent, because there was no connection within {limit} s");
+    let error = Error::new(ErrorKind::Timeout, text);
     match why {
-        Some(why) => error.with_source(why),
-        None => error,
+        Some(why) => error.with_origin(why.origin()).with_source(why),
+        None => error.with_origin(Origin::User),
     }
 }
 
@@ -324,7 +347,12 @@ pub(super) async fn detached<T: Send + 'static>(
 ) -> Result<T> {
     match tokio::spawn(future).await {
         Ok(result) => result,
-        // the runtime shuts down
-        Err(error) => Err(closed().with_source(error)),
+        Err(error) if error.is_panic() => Err(Error::new(
+            ErrorKind::RuntimeEnded,
+            "the task of the call panicked: a fault of lepus, please report it",
+        )
+        .with_source(error)),
+        Err(error) => Err(Error::new(ErrorKind::RuntimeEnded, "the tokio runtime of the call was shut down")
+            .with_source(error)),
     }
 }

@@ -15,7 +15,7 @@ use super::event::{Entity, Event, Unrestored};
 use super::options::Options;
 use super::reopen::Reopened;
 use super::restore::{Lessons, Restore};
-use super::shared::{Command, Phase, Shared, closed};
+use super::shared::{Command, Phase, Shared, closed, runtime_ended};
 use crate::client::{Blocked, Connection as Link};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -67,7 +67,10 @@ impl Supervisor {
             match next {
                 Ok(new) => link = new,
                 Err(error) => {
-                    tracing::error!(%error, "gave up");
+                    tracing::error!(
+                        error = format_args!("{error:#}"),
+                        "gave up: no further attempt is made to connect"
+                    );
                     self.shared.tell(Event::GaveUp { error: error.clone() });
                     drop(self.shared.end(&error));
                     return;
@@ -80,9 +83,16 @@ impl Supervisor {
     async fn replace(&mut self, link: Link) -> Result<Link> {
         let began = Instant::now();
         let error = self.watch(&link).await;
-        tracing::warn!(%error, "the connection was lost");
+        {
+            // the one warning of each loss: attempts are told at a lower level
+            let (host, port) = link.server();
+            tracing::warn!(%host, port, error = format_args!("{error:#}"), "the connection was lost");
+        }
         drop(link);
         lost(&self.shared, &error);
+        if error.kind() == ErrorKind::RuntimeEnded {
+            return Err(error);
+        }
         let mut outage = Outage::new(&self.shared, false);
         tokio::time::sleep(self.pace.after(began.elapsed())).await;
         outage.end(&self.shared).await
@@ -213,7 +223,7 @@ struct Ending(Arc<Shared>);
 impl Drop for Ending {
     fn drop(&mut self) {
         // already so, unless the runtime has dropped the task
-        drop(self.0.end(&closed()));
+        drop(self.0.end(&runtime_ended()));
         self.0.supervised.send_replace(false);
     }
 }
@@ -248,7 +258,7 @@ impl Outage {
     async fn end(&mut self, shared: &Arc<Shared>) -> Result<Link> {
         let attempts = shared.options().attempts;
         loop {
-            let mut last = None;
+            let mut failed = Vec::new();
             let round = shared.options().round();
             for (host, port) in round {
                 self.number += 1;
@@ -257,16 +267,24 @@ impl Outage {
                     Err(error) => error,
                 };
                 let number = self.number;
-                tracing::warn!(%error, number, %host, port, "an attempt to connect failed");
+                tracing::debug!(
+                    number,
+                    %host,
+                    port,
+                    error = format_args!("{error:#}"),
+                    "an attempt to connect failed"
+                );
                 shared.tell(Event::Failed { number, host, port, error: error.clone() });
                 let given_up = attempts.is_some_and(|most| number >= most);
                 if given_up || (self.is_refused(shared, &error) && !self.once) {
-                    return Err(error);
+                    return Err(error.after(failed));
                 }
-                last = Some(error);
+                failed.push(error);
             }
-            if let Some(error) = last.filter(|_| self.once) {
-                return Err(error);
+            if self.once
+                && let Some(last) = failed.pop()
+            {
+                return Err(last.after(failed));
             }
             tokio::time::sleep(self.pauses.next()).await;
         }
@@ -366,7 +384,7 @@ impl Unfinished<'_> {
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         if let Some(link) = self.0 {
-            let text = "the connection was given up before everything was restored";
+            let text = "the connection was given up before everything on it was restored";
             link.give_up(Error::new(ErrorKind::ConnectionLost, text));
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lepus::protocol::{basic, channel, connection, queue};
+use lepus::protocol::{Method, basic, channel, connection, queue};
 use lepus::{ErrorKind, Origin, Scope};
 
 use crate::peer::*;
@@ -355,7 +355,11 @@ async fn e14_a_dropped_connection_closes_its_socket_though_nobody_answers() {
 
 #[tokio::test]
 async fn e15_a_consumer_that_takes_nothing_stops_nobody() {
-    let (mut server, connection, channel, _idle) = with_consumer().await;
+    let (mut server, connection, channel) = with_channel().await;
+    let queue = channel.queue("q").unwrap();
+    // without a limit
+    let (idle, _) = both(queue.consume().tag("c").prefetch(0), server.start_consumer(1, "c")).await;
+    let _idle = idle.unwrap();
     let _returns = channel.returns();
     let other = open(&mut server, &connection, 2).await;
     let mut busy = consumer(&mut server, &other, "d").await;
@@ -455,6 +459,29 @@ async fn a_new_secret_is_given_and_refused() {
     let error = updated.unwrap_err();
     assert_eq!((error.kind(), error.reply_code()), (ErrorKind::ConnectionClosed, Some(530)));
     assert!(!format!("{error:?}").contains("token"));
+}
+
+#[tokio::test]
+async fn no_connection_shows_in_debug_what_waits_to_be_written() {
+    let (server, connection) = connected().await;
+    let text = format!("{connection:?}");
+    assert!(text.starts_with("Connection { host: \"127.0.0.1\", port: "), "{text}");
+    assert!(text.len() < 100, "{text}");
+    drop(server);
+}
+
+#[test]
+fn no_method_shows_its_secrets_in_debug() {
+    let secret = || bytes::Bytes::from_static(b"hush-hush");
+    let shown = [
+        format!("{:?}", connection::UpdateSecret { new_secret: secret(), reason: short("expires") }),
+        format!("{:?}", connection::StartOk { response: secret(), ..Default::default() }),
+        format!("{:?}", connection::Secure { challenge: secret() }),
+        format!("{:?}", Method::from(connection::SecureOk { response: secret() })),
+    ];
+    for text in shown {
+        assert!(text.contains("***") && !text.contains("hush") && !text.contains("104"), "{text}");
+    }
 }
 
 #[tokio::test]

@@ -10,10 +10,14 @@
 mod closing;
 mod consuming;
 mod content;
+mod errors;
 mod framing;
 mod handshake;
 mod heartbeats;
+mod large;
+mod logs;
 mod methods;
 #[path = "../support/peer.rs"]
 mod peer;
 mod publishing;
+mod runtimes;

@@ -397,3 +397,46 @@ async fn f11_what_was_confirmed_before_the_close_is_and_the_rest_hears_the_reaso
         }
     }
 }
+
+#[tokio::test]
+async fn unconfirmed_publishes_of_a_channel_have_a_settable_bound() {
+    let (mut server, connection) = connected_with(TUNE, |options| options.unconfirmed_messages(3)).await;
+    let channel = open(&mut server, &connection, 1).await;
+    let other = open(&mut server, &connection, 2).await;
+    let exchange = channel.default_exchange();
+    for _ in 0..3 {
+        drop(exchange.enqueue("k", "m").await.unwrap());
+        server.receive_publish(1).await;
+    }
+    let (confirm, ()) = both(exchange.enqueue("k", "waits"), async {
+        // another channel has a bound of its own
+        drop(other.default_exchange().enqueue("k", "goes").await.unwrap());
+        assert_eq!(server.receive_publish(2).await.body, b"goes");
+        // the oldest counts, and what was confirmed behind it
+        server.send(1, basic::Ack { delivery_tag: 2, multiple: false }).await;
+        nothing_else(&mut server, &channel).await;
+        server.send(1, basic::Ack { delivery_tag: 1, multiple: false }).await;
+        assert_eq!(server.receive_publish(1).await.body, b"waits");
+        server.send(1, basic::Ack { delivery_tag: 4, multiple: true }).await;
+    })
+    .await;
+    confirm.unwrap().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_nack_is_told_to_each_task_that_publishes_on_a_clone() {
+    let (mut server, _connection, channel) = with_channel().await;
+    let tasks = [channel.clone(), channel.clone()];
+    for task in &tasks {
+        drop(task.default_exchange().enqueue("k", "m").await.unwrap());
+        server.receive_publish(1).await;
+    }
+    server.send(1, basic::Nack { delivery_tag: 1, ..Default::default() }).await;
+    server.send(1, basic::Ack { delivery_tag: 2, multiple: false }).await;
+    for task in &tasks {
+        let error = within("the confirms", task.wait_for_confirms()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Nacked);
+        // once
+        within("the confirms", task.wait_for_confirms()).await.unwrap();
+    }
+}

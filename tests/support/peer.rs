@@ -168,8 +168,12 @@ impl Listener {
         Self(TcpListener::bind("127.0.0.1:0").await.unwrap())
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.0.local_addr().unwrap().port()
+    }
+
     pub(crate) fn options(&self) -> ConnectOptions {
-        let port = self.0.local_addr().unwrap().port();
+        let port = self.port();
         ConnectOptions::new(&format!("amqp://guest:guest@127.0.0.1:{port}/")).unwrap()
     }
 
@@ -220,6 +224,11 @@ impl Peer {
     /// Ends the connection in its direction; what the client sends can still be read.
     pub(crate) async fn end(&mut self) {
         self.stream.shutdown().await.unwrap();
+    }
+
+    /// Ends the connection at once, in both directions, with a reset.
+    pub(crate) fn reset(self) {
+        self.stream.set_zero_linger().unwrap();
     }
 
     // Receiving.

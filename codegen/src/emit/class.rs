@@ -62,7 +62,8 @@ fn imports(class: &Class) -> String {
     } else {
         format!("use crate::codec::encode::{{{}}};\n", puts.into_iter().collect::<Vec<_>>().join(", "))
     };
-    format!("{bytes}{encode}use crate::codec::{{self, {}}};", types.join(", "))
+    let fmt = if class.methods.iter().any(has_secret) { "use std::fmt;\n\n" } else { "" };
+    format!("{fmt}{bytes}{encode}use crate::codec::{{self, {}}};", types.join(", "))
 }
 
 /// The struct of a method and its traits.
@@ -94,7 +95,36 @@ fn definition(class: &Class, method: &Method) -> String {
     } else {
         format!(" {{\n{}\n}}", fields::declarations(&wire_name, visible(method)))
     };
-    format!("{doc}\n#[derive(Clone, Debug, Default, PartialEq{eq})]\n{expect}pub struct {name}{body}")
+    let (debug, by_hand) = if has_secret(method) { ("", debug(method)) } else { (" Debug,", String::new()) };
+    format!(
+        "{doc}\n#[derive(Clone,{debug} Default, PartialEq{eq})]\n{expect}pub struct {name}{body}{by_hand}"
+    )
+}
+
+fn has_secret(method: &Method) -> bool {
+    visible(method).any(|field| field.secret)
+}
+
+/// `Debug` for a method with secrets: it shows that they are there, and nothing of them.
+fn debug(method: &Method) -> String {
+    let name = names::method(&method.name);
+    let fields = lines(visible(method), |field| {
+        let field_name = names::field(&field.name);
+        let value = if field.secret { "format_args!(\"***\")".into() } else { format!("self.{field_name}") };
+        format!(".field(\"{field_name}\", &{value})")
+    });
+    format!(
+        "
+
+        impl fmt::Debug for {name} {{
+            /// Hides what is secret.
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {{
+                f.debug_struct(\"{name}\")
+                {fields}
+                .finish()
+            }}
+        }}"
+    )
 }
 
 fn arguments(method: &Method) -> String {

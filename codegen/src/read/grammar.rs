@@ -36,7 +36,7 @@ const ELEMENTS: &[Element] = &[
     },
     Element {
         name: "field",
-        attributes: &["name", "domain", "type", "reserved", "label"],
+        attributes: &["name", "domain", "type", "reserved", "secret", "label"],
         children: &["doc", "rule", "assert"],
     },
     Element { name: "chassis", attributes: &["name", "implement"], children: &["doc", "rule"] },

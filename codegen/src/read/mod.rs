@@ -194,6 +194,7 @@ impl<'a> Reader<'a> {
             name: self.source.name(node)?.to_owned(),
             kind,
             reserved: self.source.flag(node, "reserved")?,
+            secret: self.source.flag(node, "secret")?,
             doc: doc_of(node),
         })
     }

@@ -79,6 +79,20 @@ fn without_docs_the_wire_name_documents() -> TestResult {
 }
 
 #[test]
+fn a_secret_field_is_not_shown_by_debug() -> TestResult {
+    let field = r#"<field name="queue" domain="name"/>"#;
+    let secret = r#"<field name="queue" domain="name" secret="1"/>"#;
+    let scratch = Scratch::new("secret", &SMALL.replace(field, secret))?;
+    assert_eq!(scratch.run("generate")?.code, Some(0));
+    let basic = fs::read_to_string(scratch.directory.join("basic.rs"))?;
+    assert!(basic.contains("use std::fmt;\n"), "{basic}");
+    assert!(basic.contains("#[derive(Clone, Default, PartialEq, Eq)]\npub struct Get {"), "{basic}");
+    assert!(basic.contains(r#".field("queue", &format_args!("***"))"#), "{basic}");
+    assert!(basic.contains(r#".field("no_wait", &self.no_wait)"#), "{basic}");
+    Ok(())
+}
+
+#[test]
 fn a_reply_with_content_makes_no_request() -> TestResult {
     let scratch = Scratch::new("request", SMALL)?;
     assert_eq!(scratch.run("generate")?.code, Some(0));

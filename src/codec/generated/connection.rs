@@ -2,6 +2,8 @@
 
 //! Class `connection`: the handshake, the limits and the end of a connection; only on channel 0.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use crate::codec::encode::{put_long, put_long_str, put_octet, put_short, put_short_str, put_table};
@@ -47,7 +49,7 @@ impl codec::Arguments for Start {
 }
 
 /// Chooses a login and sends its first response.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct StartOk {
     /// What the client says about itself, its capabilities included.
     pub client_properties: FieldTable,
@@ -57,6 +59,18 @@ pub struct StartOk {
     pub response: Bytes,
     /// The locale chosen.
     pub locale: ShortStr,
+}
+
+impl fmt::Debug for StartOk {
+    /// Hides what is secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StartOk")
+            .field("client_properties", &self.client_properties)
+            .field("mechanism", &self.mechanism)
+            .field("response", &format_args!("***"))
+            .field("locale", &self.locale)
+            .finish()
+    }
 }
 
 impl codec::Arguments for StartOk {
@@ -79,10 +93,17 @@ impl codec::Arguments for StartOk {
 }
 
 /// Asks for a further step of the login.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secure {
     /// The mechanism's challenge.
     pub challenge: Bytes,
+}
+
+impl fmt::Debug for Secure {
+    /// Hides what is secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secure").field("challenge", &format_args!("***")).finish()
+    }
 }
 
 impl codec::Arguments for Secure {
@@ -99,10 +120,17 @@ impl codec::Arguments for Secure {
 }
 
 /// Answers the challenge.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct SecureOk {
     /// The mechanism's response to the challenge.
     pub response: Bytes,
+}
+
+impl fmt::Debug for SecureOk {
+    /// Hides what is secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SecureOk").field("response", &format_args!("***")).finish()
+    }
 }
 
 impl codec::Arguments for SecureOk {
@@ -312,12 +340,22 @@ impl codec::Arguments for Unblocked {
 }
 
 /// Replaces the login's secret before it expires.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct UpdateSecret {
     /// The new secret, such as a fresh token.
     pub new_secret: Bytes,
     /// Why the secret is replaced, in words.
     pub reason: ShortStr,
+}
+
+impl fmt::Debug for UpdateSecret {
+    /// Hides what is secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UpdateSecret")
+            .field("new_secret", &format_args!("***"))
+            .field("reason", &self.reason)
+            .finish()
+    }
 }
 
 impl codec::Arguments for UpdateSecret {

@@ -194,13 +194,13 @@ fn a_failure_of_a_dropped_confirm_is_told_to_who_waits_for_all() {
         let first = it.numbered(key, "q", b"", false);
         let number = it.numbered(key, "q", b"m", true);
         let waiter = it.waiter();
-        it.confirms(key).wait_drained(number, waiter, |_| false);
+        it.confirms(key).wait_drained(number, None, waiter);
         settle(&mut it, key, number);
-        assert_eq!(it.confirms(key).drained(number), None, "the first is not settled");
+        assert_eq!(it.confirms(key).drained(number, 0), None, "the first is not settled");
         assert_eq!(confirmed(it.receives([method(1, ack(first, false))])), [waiter]);
-        let failure = it.confirms(key).drained(number);
-        assert!(matches!(failure, Some(Outcome::Nacked | Outcome::Returned(_))), "{failure:?}");
-        assert_eq!(it.confirms(key).drained(number), Some(Outcome::Acked), "told once");
+        let failure = it.confirms(key).drained(number, 0);
+        assert!(matches!(failure, Some((Outcome::Nacked | Outcome::Returned(_), 1))), "{failure:?}");
+        assert_eq!(it.confirms(key).drained(number, 1), Some((Outcome::Acked, 1)), "told once");
     }
 }
 

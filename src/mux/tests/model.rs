@@ -53,8 +53,8 @@ struct Message {
 struct Model {
     messages: BTreeMap<u64, Message>,
     drains: Vec<(u64, u32)>,
-    /// The first failure that nobody was told.
-    untold: Option<Outcome>,
+    /// Failures that no confirm tells, in the order in which they became known.
+    unheard: Vec<Outcome>,
 }
 
 fn returned(body: u8) -> Box<Returned> {
@@ -99,7 +99,7 @@ impl Model {
             }
             woken.extend(message.waiter.take());
             if message.dropped {
-                self.untold = self.untold.take().or(message.failure.take());
+                self.unheard.extend(message.failure.take());
             }
         }
         let done: Vec<_> =
@@ -116,7 +116,7 @@ impl Model {
         // it does not come back twice
         message.mandatory = false;
         if message.dropped {
-            self.untold.get_or_insert(Outcome::Returned(returned(body)));
+            self.unheard.push(Outcome::Returned(returned(body)));
         } else {
             message.failure = Some(Outcome::Returned(returned(body)));
         }
@@ -143,12 +143,14 @@ impl Model {
         message.dropped = true;
         let failure = message.failure.take();
         let given_back = matches!(failure, Some(Outcome::Returned(_)));
-        self.untold = self.untold.take().or(failure);
+        self.unheard.extend(failure);
         given_back
     }
 
-    fn drained(&mut self, number: u64) -> Option<Outcome> {
-        self.all_settled_up_to(number).then(|| self.untold.take().unwrap_or(Outcome::Acked))
+    fn drained(&self, number: u64, heard: u64) -> Option<(Outcome, u64)> {
+        let first = self.unheard.get(usize::try_from(heard).unwrap()).cloned();
+        let count = u64::try_from(self.unheard.len()).unwrap();
+        self.all_settled_up_to(number).then(|| (first.unwrap_or(Outcome::Acked), count))
     }
 }
 
@@ -162,6 +164,8 @@ proptest! {
     #[test]
     fn confirms_do_what_the_model_does(steps in vec(step(), 1..80)) {
         let (mut confirms, mut model) = (Confirms::<u32>::new(), Model::default());
+        // two who wait, each of whom hears of each failure
+        let mut heard = [0; 2];
         for (waiter, step) in (0..).zip(steps) {
             let some = |number: u64| number % (model.last() + 3);
             let mut woken = Vec::new();
@@ -205,11 +209,20 @@ proptest! {
                 }
                 Step::Drain(number) => {
                     let number = some(number);
-                    let drained = confirms.drained(number);
-                    prop_assert_eq!(&drained, &model.drained(number));
-                    if drained.is_none() {
-                        confirms.wait_drained(number, waiter, |_| false);
-                        model.drains.push((number, waiter));
+                    let heard = &mut heard[waiter as usize % 2];
+                    let drained = confirms.drained(number, *heard);
+                    prop_assert_eq!(&drained, &model.drained(number, *heard));
+                    match drained {
+                        Some((_, count)) => *heard = count,
+                        None => {
+                            let ticket = confirms.wait_drained(number, None, waiter);
+                            if waiter % 3 == 0 {
+                                // dropped: it is as if nobody had asked
+                                confirms.forget_drained(number, ticket);
+                            } else {
+                                model.drains.push((number, waiter));
+                            }
+                        }
                     }
                 }
             }
