@@ -265,10 +265,11 @@ impl ConnectOptions {
         Err(last.after(failed))
     }
 
-    /// Connects over a stream that is there already.
+    /// Connects to the first host over a stream that is there already.
     #[cfg(any(fuzzing, test))]
     pub(crate) async fn connect_over(&self, stream: crate::driver::dial::Stream) -> Result<Connection> {
-        let server = self.servers.first().cloned().unwrap_or_else(|| Server::new("memory".into(), PORT));
+        let server = self.servers.first().cloned();
+        let server = server.ok_or_else(|| Error::new(ErrorKind::Config, "there is no host to connect to"))?;
         let address = Address {
             server,
             connect_timeout: self.connect_timeout,

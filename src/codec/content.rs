@@ -43,17 +43,14 @@ const TIMESTAMPS: u16 = 1 << 6;
 const PROPERTIES: u16 = !0b11;
 const MORE: u16 = 1;
 
-/// Checks that flags and properties are all there: no more of a table than its length.
+/// Whether flags and properties are all there: of a table, as many octets as it announces.
 ///
 /// Properties that are cut short are a fault of the frame, whether anybody reads them or not. A table with a value of an
 /// unknown type is none: it spoils what is read later, not the message.
 #[inline]
-pub(crate) fn check_properties(properties: &[u8]) -> Result<(), DecodeError> {
-    match properties {
-        // none, or only the delivery mode or the priority
-        [0, 0, ..] | [0x10 | 0x08, 0, _, ..] => Ok(()),
-        _ => skip_properties(properties).ok_or(DecodeError::Truncated),
-    }
+pub(crate) fn are_whole(properties: &[u8]) -> bool {
+    // mostly none, or only the delivery mode
+    matches!(properties, [0, 0, ..] | [0x10, 0, _, ..]) || skip_properties(properties).is_some()
 }
 
 fn skip_properties(properties: &[u8]) -> Option<()> {
@@ -66,7 +63,7 @@ fn skip_properties(properties: &[u8]) -> Option<()> {
     flags &= PROPERTIES;
     while flags != 0 {
         // the highest bit comes first
-        let flag = 1 << (15 - flags.leading_zeros());
+        let flag = 1 << flags.ilog2();
         flags &= !flag;
         let length = match flag {
             TABLES => rest.try_get_u32().ok()? as usize,

@@ -363,18 +363,18 @@ impl Shared {
 
     /// What an orderly close that was given up leaves undone, for the error's text.
     pub(crate) fn left_undone(&self) -> String {
-        let mut left = String::new();
+        let mut left = vec![String::new()];
         let unwritten = self.unwritten();
         if unwritten > 0 {
-            left += &format!("; {unwritten} bytes were not written");
+            left.push(format!("{unwritten} bytes were not written"));
         }
         if let Some(unconfirmed) = self.unconfirmed.get().filter(|unconfirmed| !unconfirmed.is_empty()) {
-            left += &format!("; publishes not confirmed: {}", unconfirmed.join(", "));
+            left.push(format!("publishes not confirmed: {}", unconfirmed.join(", ")));
         }
         if let Some(reason) = &*self.blocked.borrow() {
-            left += &format!("; the server blocks publishers ({reason})");
+            left.push(format!("the server blocks publishers ({reason})"));
         }
-        left
+        left.join("; ")
     }
 
     /// Takes the pipe for good: the writer ends.

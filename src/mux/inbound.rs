@@ -14,7 +14,7 @@ use super::Waiters;
 use super::delivery::{Delivery, consumer_tag};
 use super::returns::Returned;
 use super::violation::Violation;
-use crate::codec::content::{ContentHeader, PROPERTIES_AT, check_properties};
+use crate::codec::content::{ContentHeader, PROPERTIES_AT, are_whole};
 use crate::codec::frame::{Frame, FrameKind, Frames};
 use crate::codec::generated::{basic, channel};
 use crate::codec::{Arguments, DecodeError, Decoder, Method, MethodId, ShortStr};
@@ -279,8 +279,9 @@ impl<X: Waiters> OpenLane<X> {
         if header.class != basic::CLASS_ID {
             return Err(Violation::HeaderClass(header.class));
         }
-        check_properties(frame.payload.get(PROPERTIES_AT..).unwrap_or_default())
-            .map_err(Violation::Header)?;
+        if !are_whole(frame.payload.get(PROPERTIES_AT..).unwrap_or_default()) {
+            return Err(Violation::Header(DecodeError::Truncated));
+        }
         let announced = header.body_size;
         if announced > limits.message {
             return Err(Violation::MessageTooLarge { announced, limit: limits.message });
@@ -390,7 +391,9 @@ fn content<'a>(
     if class != basic::CLASS_ID || body_size > max_message {
         return None;
     }
-    check_properties(header.payload.get(PROPERTIES_AT..)?).ok()?;
+    if !are_whole(header.payload.get(PROPERTIES_AT..)?) {
+        return None;
+    }
     if body_size == 0 {
         return Some((header, None));
     }

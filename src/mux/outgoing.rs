@@ -88,24 +88,38 @@ pub(crate) enum Mark {
 
 impl Outgoing {
     /// How many bytes wait.
+    #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.batch.len() + self.lanes.iter().map(Lane::len).sum::<usize>() + self.last.len()
+        self.batch.len() + if self.lanes.is_empty() { 0 } else { self.behind() }
+    }
+
+    /// How many bytes are not in the next batch.
+    #[cold]
+    fn behind(&self) -> usize {
+        self.lanes.iter().map(Lane::len).sum::<usize>() + self.last.len()
     }
 
     /// Whether nothing waits.
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.batch.is_empty() && self.lanes.is_empty() && self.last.is_empty()
+        // without lanes nothing is in `last`
+        self.batch.is_empty() && self.lanes.is_empty()
     }
 
     /// How many bytes a message of `size` bytes would have to wait for: everything before a large one, or one on a
     /// channel that is in the middle of one; the next batch before any other.
     #[inline]
     pub(crate) fn before(&self, channel: u16, size: usize) -> usize {
-        if self.lanes.is_empty() || !(size > TURN || self.is_in_lane(channel)) {
+        if self.lanes.is_empty() || !self.waits_for_lanes(channel, size) {
             self.batch.len()
         } else {
             self.len()
         }
+    }
+
+    #[cold]
+    fn waits_for_lanes(&self, channel: u16, size: usize) -> bool {
+        size > TURN || self.is_in_lane(channel)
     }
 
     /// Whether what a channel says now has to wait for a large body of the channel.
@@ -124,6 +138,11 @@ impl Outgoing {
         if self.lanes.is_empty() {
             return &mut self.batch.buffer;
         }
+        self.beside_lanes(channel)
+    }
+
+    #[cold]
+    fn beside_lanes(&mut self, channel: u16) -> &mut Vec<u8> {
         match self.lanes.iter_mut().find(|lane| lane.channel == channel) {
             Some(lane) => &mut lane.tail,
             None => &mut self.batch.buffer,

@@ -5,13 +5,15 @@
 //! …) come from users, inputs ([`receive`](Session::receive), [`get_ok`](Session::get_ok),
 //! [`returned`](Session::returned)) from the reader, in any order. A command that is refused has written nothing.
 
+mod consumers;
+
 use std::collections::VecDeque;
 use std::num::NonZeroU16;
 
 use bytes::BufMut;
 
 use super::Waiters;
-use super::channel::{Ended, Expect, Open, Pending, Slot, State};
+use super::channel::{Ended, Open, Pending, Slot, State};
 use super::confirms::Confirms;
 use super::ids::{ChannelKey, Ids};
 use super::outgoing::Outgoing;
@@ -172,76 +174,6 @@ impl<X: Waiters> Session<X> {
         self.put(key, method)?;
         self.open(key)?.pending.push_back(pending);
         Ok(())
-    }
-
-    /// Sends `basic.consume`.
-    pub(crate) fn consume(
-        &mut self,
-        key: ChannelKey,
-        method: &basic::Consume,
-        mut pending: Pending<X>,
-    ) -> Result<(), Refusal> {
-        let tag = &method.consumer_tag;
-        pending.expect.tag = (!tag.is_empty()).then(|| tag.clone());
-        if !tag.is_empty() && self.open(key)?.consumers.contains_key(tag) {
-            return Err(Refusal::TagInUse);
-        }
-        let consumer = pending.consumer.clone().filter(|_| !tag.is_empty());
-        self.call(key, method, pending)?;
-        if let Some(consumer) = consumer {
-            self.open(key)?.consumers.insert(tag.clone(), consumer);
-        }
-        Ok(())
-    }
-
-    /// Sends `basic.cancel`, unless the consumer is being cancelled already. Its tag can be used again at once: the
-    /// cancel is ahead on the wire.
-    ///
-    /// Gives the waiter back if there is nothing to wait for.
-    pub(crate) fn cancel(
-        &mut self,
-        key: ChannelKey,
-        tag: &ShortStr,
-        consumer: &X::Consumer,
-        waiter: Option<X::Reply>,
-    ) -> Result<Option<X::Reply>, Refusal> {
-        let open = self.open(key)?;
-        if open.consumers.get(tag).is_some_and(|known| X::is_same(known, consumer)) {
-            let method = basic::Cancel { consumer_tag: tag.clone(), no_wait: false };
-            self.call(key, &method, Pending::cancel(tag.clone(), consumer.clone(), waiter))?;
-            self.open(key)?.consumers.remove(tag);
-            return Ok(None);
-        }
-        let under_way = open.pending.iter_mut().find(|pending| {
-            pending.expect.reply == basic::CancelOk::ID
-                && pending.consumer.as_ref().is_some_and(|other| X::is_same(other, consumer))
-        });
-        match under_way {
-            Some(pending) if pending.waiter.is_none() => {
-                pending.waiter = waiter;
-                Ok(None)
-            }
-            _ => Ok(waiter),
-        }
-    }
-
-    /// Sends `basic.qos`, whose answer nobody waits for, and `basic.consume`; or neither of them.
-    pub(crate) fn consume_with(
-        &mut self,
-        key: ChannelKey,
-        qos: &basic::Qos,
-        method: &basic::Consume,
-        pending: Pending<X>,
-    ) -> Result<(), Refusal> {
-        let before = self.out.mark(key.id.get());
-        let unheard = Pending { expect: Expect::only(basic::QosOk::ID), waiter: None, consumer: None };
-        self.call(key, qos, unheard)?;
-        let consumed = self.consume(key, method, pending);
-        if consumed.is_err() {
-            self.out.rewind(key.id.get(), before);
-            drop(self.open(key)?.pending.pop_back());
-        }
-        consumed
     }
 
     /// Sends a method that the server will not answer.
@@ -426,6 +358,15 @@ impl<X: Waiters> Session<X> {
         match NonZeroU16::new(id) {
             None => self.connection_method(method),
             Some(id) => {
+                let settled = match &method {
+                    Method::BasicAck(ack) => self.settled(id, ack.delivery_tag, ack.multiple, true),
+                    // its requeue bit means nothing
+                    Method::BasicNack(nack) => self.settled(id, nack.delivery_tag, nack.multiple, false),
+                    _ => None,
+                };
+                if let Some(resumes) = settled {
+                    return Ok(if resumes { Event::FlowResumed } else { Event::Nothing });
+                }
                 let before = self.out.len();
                 let event = self.channel_method(id, method)?;
                 if self.out.len() > before && self.out.count_answer() > ANSWERS_MAX {
@@ -544,17 +485,22 @@ impl<X: Waiters> Session<X> {
                 slot.state = State::Open(Box::new(Open::new(channel)));
                 Ok(Event::Opened { id, waiter })
             }
-            (State::Open(open), method) => {
-                let was_full = open.in_flight() >= self.unconfirmed_max;
-                let event = open_method(id, open, out, &mut self.woken, method)?;
-                // publishers may have waited for that
-                let resumes = was_full && open.in_flight() < self.unconfirmed_max;
-                Ok(if resumes && matches!(event, Event::Nothing) { Event::FlowResumed } else { event })
-            }
+            (State::Open(open), method) => open_method(id, open, out, method),
             // late: what the server still sends for a channel that is closing, or for the number's last
             // incarnation
             (State::Free | State::Closing { .. } | State::Opening { .. }, _) => Ok(Event::Nothing),
         }
+    }
+
+    /// The server has acked or nacked publishes. Whether publishers that wait may try again; `None` without confirms.
+    fn settled(&mut self, id: NonZeroU16, tag: u64, multiple: bool, acked: bool) -> Option<bool> {
+        let State::Open(open) = &mut self.slots.get_mut(usize::from(id.get()) - 1)?.state else {
+            return None;
+        };
+        let confirms = open.confirms.as_mut()?;
+        let was_full = confirms.in_flight() >= self.unconfirmed_max;
+        confirms.settle(tag, multiple, acked, &mut self.woken);
+        Some(was_full && confirms.in_flight() < self.unconfirmed_max)
     }
 
     fn check_open(&self) -> Result<(), Refusal> {
@@ -625,26 +571,16 @@ fn open_method<X: Waiters>(
     id: u16,
     open: &mut Open<X>,
     out: &mut Vec<u8>,
-    woken: &mut Vec<X::Confirm>,
     method: Method,
 ) -> Result<Event<X>, Violation> {
-    match (method, &mut open.confirms) {
-        (Method::BasicAck(ack), Some(confirms)) => {
-            confirms.settle(ack.delivery_tag, ack.multiple, true, woken);
-            Ok(Event::Nothing)
-        }
-        (Method::BasicNack(nack), Some(confirms)) => {
-            // its requeue bit means nothing
-            confirms.settle(nack.delivery_tag, nack.multiple, false, woken);
-            Ok(Event::Nothing)
-        }
-        (Method::BasicCancel(cancel), _) => Ok(cancelled(id, open, out, cancel)),
-        (Method::ChannelFlow(flow), _) => {
+    match method {
+        Method::BasicCancel(cancel) => Ok(consumers::cancelled(id, open, out, cancel)),
+        Method::ChannelFlow(flow) => {
             put_method(out, id, &channel::FlowOk { active: flow.active });
             open.flow = flow.active;
             Ok(if flow.active { Event::FlowResumed } else { Event::Nothing })
         }
-        (reply, _) => {
+        reply => {
             let Some(Pending { waiter, consumer, .. }) = open.answered_by(&reply) else {
                 return Err(Violation::Unexpected { channel: id, method: reply.id() });
             };
@@ -658,25 +594,4 @@ fn open_method<X: Waiters>(
             Ok(Event::Reply { id, waiter, reply, consumer })
         }
     }
-}
-
-/// Handles the server's cancel of a consumer.
-///
-/// Since `RabbitMQ` 4.3 a consumer that was cancelled for its timeout is kept, and goes on taking messages, until the
-/// client says that it is gone. `cancel-ok` says so only there: older nodes close the connection for it. Our own
-/// `basic.cancel` says it everywhere.
-fn cancelled<X: Waiters>(id: u16, open: &mut Open<X>, out: &mut Vec<u8>, cancel: basic::Cancel) -> Event<X> {
-    let tag = cancel.consumer_tag;
-    if !cancel.no_wait {
-        // RabbitMQ never asks for an answer; by the protocol's text a server may
-        put_method(out, id, &basic::CancelOk { consumer_tag: tag.clone() });
-    }
-    // it crosses our own cancel, whose answer is on its way
-    if open.cancelling(&tag).is_some() {
-        return Event::Nothing;
-    }
-    let Some(consumer) = open.consumers.remove(&tag) else { return Event::Nothing };
-    put_method(out, id, &basic::Cancel { consumer_tag: tag.clone(), no_wait: false });
-    open.pending.push_back(Pending::cancel(tag.clone(), consumer.clone(), None));
-    Event::Cancelled { id, tag, consumer }
 }

@@ -133,19 +133,15 @@ impl Client {
 
     /// What was to be written since the last time.
     pub(crate) fn written(&mut self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.session.out.len());
-        let mut batch = Batch::default();
+        let (mut bytes, mut batch) = (Vec::new(), Batch::default());
         while !self.session.out.is_empty() {
             self.session.out.take(&mut batch);
-            let mut written = 0;
+            let end = bytes.len() + batch.len();
             // a few at a time: mostly there is one
-            while written < batch.len() {
+            while bytes.len() < end {
                 let mut slices = [std::io::IoSlice::new(&[]); 4];
-                let used = batch.slices(written, &mut slices);
-                for slice in slices.iter().take(used) {
-                    written += slice.len();
-                    bytes.extend_from_slice(slice);
-                }
+                let used = batch.slices(batch.len() - (end - bytes.len()), &mut slices);
+                slices.iter().take(used).for_each(|slice| bytes.extend_from_slice(slice));
             }
             batch.clear();
         }

@@ -50,6 +50,9 @@ async fn flood_to_the_end(server: &mut Peer, bytes: &[u8]) {
 /// Read buffers, and what a connection needs anyway.
 const BUFFERS: usize = 2 * MIB;
 
+/// How many deliveries a test keeps.
+const KEPT: usize = 20_000;
+
 /// A delivery of a few bytes among many heartbeats: most of what is read is dead at once.
 fn sparse() -> Vec<u8> {
     let heartbeat = frame(HEARTBEAT, 0, b"");
@@ -88,7 +91,6 @@ fn deliveries_that_are_kept_do_not_keep_the_read_buffers() {
         })
         .await;
         let mut consumer = consumer.unwrap();
-        const KEPT: usize = 20_000;
         let mut kept = Vec::with_capacity(KEPT);
         let bytes = sparse();
         let count = Count::begin();
@@ -163,7 +165,7 @@ fn acks_to_a_server_that_does_not_read_have_a_bound() {
             }
             connection.closed().await
         };
-        let (error, _) = both(acking, flood_to_the_end(&mut server, &bytes)).await;
+        let (error, ()) = both(acking, flood_to_the_end(&mut server, &bytes)).await;
         assert_eq!(error.kind(), ErrorKind::Protocol);
         assert!(error.to_string().contains("bytes of acks wait"), "{error}");
         // a buffer grows by doubling
@@ -232,7 +234,8 @@ fn unfinished_messages_of_many_channels_have_one_bound() {
         }
         let count = Count::begin();
         for id in 1..=CHANNELS {
-            let begun = [deliver(id, "c", 1), header(id, 4 * MIB as u64), body(id, &[7; 100_000]).repeat(4)];
+            let begun =
+                [deliver(id, "c", 1), header(id, 4 * MIB as u64), body(id, &vec![7; 100_000]).repeat(4)];
             if flood(&mut server, &begun.concat(), begun.concat().len()).await == 0 {
                 break;
             }

@@ -1,5 +1,11 @@
 //! What a connection holds in memory, whatever the server does: a process of its own, whose allocations are counted.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a panic is how a test fails"
+)]
 
 use peak_alloc::PeakAlloc;
 

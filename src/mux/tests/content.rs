@@ -251,7 +251,8 @@ fn c11_a_delivery_for_an_unknown_consumer_is_not_fatal() {
 #[test]
 fn unfinished_messages_of_all_channels_together_have_a_bound() {
     let piece = vec![0; FRAME_MAX as usize - 8];
-    let pieces = MAX_MESSAGE / piece.len() as u64;
+    let largest = usize::try_from(MAX_MESSAGE).unwrap();
+    let pieces = largest / piece.len();
     let unfinished = |id| {
         let begin = [method(id, deliver("c", 1)), header(id, MAX_MESSAGE)];
         begin.into_iter().chain((0..pieces).map(|_| body(id, &piece))).collect::<Vec<_>>()
@@ -262,7 +263,7 @@ fn unfinished_messages_of_all_channels_together_have_a_bound() {
         let id = it.open().id.get();
         it.receives(unfinished(id));
         if round % 2 == 0 {
-            let rest = MAX_MESSAGE as usize % piece.len();
+            let rest = largest % piece.len();
             it.receives([body(id, &piece[..rest])]);
         } else {
             it.receives([method(id, channel::Close::default())]);

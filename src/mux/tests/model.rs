@@ -212,16 +212,15 @@ proptest! {
                     let heard = &mut heard[waiter as usize % 2];
                     let drained = confirms.drained(number, *heard);
                     prop_assert_eq!(&drained, &model.drained(number, *heard));
-                    match drained {
-                        Some((_, count)) => *heard = count,
-                        None => {
-                            let ticket = confirms.wait_drained(number, None, waiter);
-                            if waiter % 3 == 0 {
-                                // dropped: it is as if nobody had asked
-                                confirms.forget_drained(number, ticket);
-                            } else {
-                                model.drains.push((number, waiter));
-                            }
+                    if let Some((_, count)) = drained {
+                        *heard = count;
+                    } else {
+                        let ticket = confirms.wait_drained(number, None, waiter);
+                        if waiter % 3 == 0 {
+                            // dropped: it is as if nobody had asked
+                            confirms.forget_drained(number, ticket);
+                        } else {
+                            model.drains.push((number, waiter));
                         }
                     }
                 }
