@@ -22,9 +22,6 @@ use crate::driver::queue::{DeliveryQueue, End};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mux::delivery::Delivery as Raw;
 
-/// How many bytes are handed out before that is counted, so that the counter is not touched for each message.
-const FREED_TOGETHER: usize = 64 << 10;
-
 /// What a consumer is started with.
 #[derive(Clone, Debug)]
 pub struct ConsumeSpec {
@@ -155,10 +152,9 @@ pub struct Consumer {
     queue: Arc<DeliveryQueue>,
     /// Taken from the queue, and not handed out yet.
     taken: VecDeque<Raw>,
-    /// The bytes that still count: of what was taken, and of what was handed out since they were last freed.
+    /// The bytes of what was taken together. They count until all of it was handed out and more is asked for, so that
+    /// nothing is counted for each message.
     counted: usize,
-    /// The bytes of what was handed out since then.
-    handed_out: usize,
     acks: Arc<Acks>,
     /// Nothing more is to be told.
     done: bool,
@@ -167,16 +163,7 @@ pub struct Consumer {
 impl Consumer {
     pub(super) fn new(channel: Arc<ChannelInner>, queue: Arc<DeliveryQueue>) -> Self {
         let acks = Arc::new(Acks::new(Arc::clone(&channel), queue.no_ack()));
-        Self {
-            channel,
-            tag: queue.tag(),
-            queue,
-            taken: VecDeque::new(),
-            counted: 0,
-            handed_out: 0,
-            acks,
-            done: false,
-        }
+        Self { channel, tag: queue.tag(), queue, taken: VecDeque::new(), counted: 0, acks, done: false }
     }
 
     /// The token is dropped once this consumer and all that it has delivered are gone. For a consumer
@@ -259,27 +246,17 @@ impl Consumer {
         {
             return Poll::Ready(end.map(Err));
         }
-        let Some(raw) = self.taken.pop_front() else { return Poll::Ready(None) };
-        self.handed_out += raw.weight();
-        if self.handed_out >= FREED_TOGETHER || self.taken.is_empty() {
-            self.free();
-        }
-        Poll::Ready(Some(Ok(Delivery::new(raw, &self.acks))))
-    }
-
-    /// What was handed out does not count any more.
-    fn free(&mut self) {
-        let handed_out = std::mem::take(&mut self.handed_out);
-        let freed = if self.taken.is_empty() { self.counted } else { handed_out.min(self.counted) };
-        self.counted -= freed;
-        self.queue.free(freed);
+        let delivery = self.taken.pop_front();
+        Poll::Ready(delivery.map(|raw| Ok(Delivery::new(raw, &self.acks))))
     }
 
     /// Takes what waits. `Err`: nothing more will come, and why, if that is to be told.
+    #[inline(never)]
     fn poll_take(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Option<Error>>> {
         if self.done {
             return Poll::Ready(Err(None));
         }
+        self.queue.free(std::mem::take(&mut self.counted));
         let taken = ready!(self.channel.link.poll_take(&self.queue, &mut self.taken, context));
         Poll::Ready(taken.map(|weight| self.counted = weight).map_err(|end| {
             self.done = true;

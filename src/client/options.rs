@@ -201,16 +201,16 @@ impl ConnectOptions {
     /// messages stays below twice this, plus one message. A message beyond 256 KiB is written in turns: small ones of
     /// other channels do not wait for it.
     ///
-    /// Acks cannot wait. If 64 times as many bytes of them do, because the server does not read, the connection ends with
-    /// [`ErrorKind::Protocol`].
+    /// Acks, and answers that the server asks for, cannot be held back. If 64 times as many bytes of them wait, because the
+    /// server does not read, the connection ends with [`ErrorKind::Protocol`].
     pub fn outgoing_limit(mut self, bytes: usize) -> Self {
         self.limits.outgoing = bytes.max(1);
         self
     }
 
     /// Reading pauses while this many bytes wait for consumers that no prefetch limit bounds, or four times as many for
-    /// those that one does; 16 MiB unless set. A message counts until it is handed out. While a call or a confirm is
-    /// awaited reading goes on, up to four times as much.
+    /// those that one does; 16 MiB unless set. What a consumer takes together counts until all of it was handed out. While
+    /// a call or a confirm is awaited reading goes on, up to four times as much.
     pub fn incoming_limit(mut self, bytes: usize) -> Self {
         self.limits.incoming = bytes;
         self

@@ -49,10 +49,11 @@ const MORE: u16 = 1;
 /// unknown type is none: it spoils what is read later, not the message.
 #[inline]
 pub(crate) fn are_whole(properties: &[u8]) -> bool {
-    // mostly none, or only the delivery mode
+    // mostly none, or only the delivery mode, which is one octet
     matches!(properties, [0, 0, ..] | [0x10, 0, _, ..]) || skip_properties(properties).is_some()
 }
 
+#[inline(never)]
 fn skip_properties(properties: &[u8]) -> Option<()> {
     let mut rest = properties;
     let mut flags = rest.try_get_u16().ok()?;

@@ -62,7 +62,7 @@ pub(crate) fn refused(server: &Server, refusal: Refusal) -> Error {
             ErrorKind::Argument,
             "the channel already has a consumer with this tag: choose another",
         ),
-        Refusal::Unread { bytes } => violation(server, &Violation::UnreadAcks { bytes }),
+        Refusal::Unread { bytes } => violation(server, &Violation::Unread { bytes }),
         Refusal::MethodTooLarge { size, limit } => Error::new(
             ErrorKind::Argument,
             format!("the arguments need a frame of {size} bytes, and the agreed frame_max is {limit}"),

@@ -25,9 +25,9 @@ use crate::mux::heartbeat::Heartbeat;
 use crate::mux::session::Session;
 use crate::mux::tune::Agreed;
 
-/// Acks, nacks and rejects that wait to be written may be so many times the limit on what publishers let wait: there is no
-/// way to make whoever acknowledges wait. With the usual limit that is some 800,000 of them.
-const SETTLES_FACTOR: usize = 64;
+/// Acks, nacks, rejects and answers to the server that wait to be written may be so many times the limit on what
+/// publishers let wait: nobody can be made to wait with them. With the usual limit that is some 800,000 acks.
+const UNREAD_FACTOR: usize = 64;
 
 /// Where to connect to.
 #[derive(Clone, Debug)]
@@ -96,7 +96,7 @@ impl Link {
         let heartbeat = Heartbeat::new(agreed.heartbeat);
         let mut session = Session::new(agreed);
         session.unconfirmed_max = limits.unconfirmed;
-        session.settles_max = limits.outgoing.saturating_mul(SETTLES_FACTOR);
+        session.unread_max = limits.outgoing.saturating_mul(UNREAD_FACTOR);
         let shared = Arc::new(Shared::new(server.clone(), session, stream.write, heartbeat, limits));
         let span = tracing::info_span!("connection", host = %server.host, port = server.port);
         tracing::debug!(parent: &span, ?agreed, "connected");

@@ -72,6 +72,8 @@ struct Batch {
     weight: usize,
     /// Deliveries of fewer bytes are copied out of the read buffer.
     squeezed: usize,
+    /// More came for a consumer than its prefetch allows.
+    overrun: Option<Violation>,
     /// Whether anything was handed over since somebody last looked.
     delivered: bool,
 }
@@ -177,7 +179,7 @@ impl Reader {
             if let Some((consumer, delivery)) = self.inbound.deliver_whole(&frame, &mut frames) {
                 // once the connection is closing, nobody is to begin work that cannot be acknowledged
                 if self.give_up.is_none() {
-                    self.batch.add(&self.shared, consumer, delivery)?;
+                    self.batch.add(&self.shared, consumer, delivery);
                 }
                 continue;
             }
@@ -185,7 +187,7 @@ impl Reader {
                 Received::Nothing => {}
                 Received::Delivery { .. } if self.give_up.is_some() => {}
                 Received::Delivery { consumer, delivery } => {
-                    self.batch.add(&self.shared, consumer, delivery)?;
+                    self.batch.add(&self.shared, consumer, delivery);
                 }
                 Received::Method { channel, method } => {
                     if !self.method(channel, method)? {
@@ -457,14 +459,9 @@ impl Drop for Reader {
 
 impl Batch {
     #[inline]
-    fn add(
-        &mut self,
-        shared: &Shared,
-        queue: &Arc<DeliveryQueue>,
-        delivery: Delivery,
-    ) -> Result<(), Violation> {
+    fn add(&mut self, shared: &Shared, queue: &Arc<DeliveryQueue>, delivery: Delivery) {
         if !self.queue.as_ref().is_some_and(|last| Arc::ptr_eq(last, queue)) {
-            self.turn_to(shared, queue)?;
+            self.turn_to(shared, queue);
         }
         let weight = delivery.weight();
         self.weight += weight;
@@ -474,26 +471,30 @@ impl Batch {
         {
             delivery.detach();
         }
-        Ok(())
     }
 
     #[inline(never)]
-    fn turn_to(&mut self, shared: &Shared, queue: &Arc<DeliveryQueue>) -> Result<(), Violation> {
-        self.flush(shared)?;
+    fn turn_to(&mut self, shared: &Shared, queue: &Arc<DeliveryQueue>) {
+        self.hand_over(shared);
         self.queue = Some(Arc::clone(queue));
-        Ok(())
     }
 
+    /// Hands over what there is. An error: there was too much for a consumer since the last time.
     fn flush(&mut self, shared: &Shared) -> Result<(), Violation> {
-        let Some(queue) = self.queue.take() else { return Ok(()) };
+        self.hand_over(shared);
+        self.overrun.take().map_or(Ok(()), Err)
+    }
+
+    fn hand_over(&mut self, shared: &Shared) {
+        let Some(queue) = self.queue.take() else { return };
         self.delivered = true;
         match queue.push(&mut self.deliveries, std::mem::take(&mut self.weight)) {
             Pushed::Taken => {}
             Pushed::GiveBack(tags) => shared.give_back(queue.channel(), &tags),
             Pushed::Overrun { prefetch } => {
-                return Err(Violation::Overrun { channel: queue.channel().id.get(), prefetch });
+                self.deliveries.clear();
+                self.overrun = Some(Violation::Overrun { channel: queue.channel().id.get(), prefetch });
             }
         }
-        Ok(())
     }
 }

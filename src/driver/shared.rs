@@ -432,7 +432,7 @@ impl Shared {
     /// The server does not read, and so many bytes of acks wait: gives the connection up, and tells why.
     #[cold]
     pub(crate) fn unread(&self, bytes: usize) -> Error {
-        let violation = Violation::UnreadAcks { bytes };
+        let violation = Violation::Unread { bytes };
         let close = faults::close_for(&violation);
         self.fail(faults::violation(&self.server, &violation), Some(&close));
         self.end_reason()

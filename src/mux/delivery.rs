@@ -58,7 +58,11 @@ pub(crate) fn consumer_tag(payload: &[u8]) -> Option<&[u8]> {
 
 impl Delivery {
     /// A `basic.deliver` frame with all of its content; `None` if something is wrong.
-    #[inline]
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "it is made in its place in the batch: a copy costs a tenth of the rate"
+    )]
     pub(crate) fn whole(frame: &Frame<'_>, header: &Frame<'_>, body: Option<&Frame<'_>>) -> Option<Self> {
         let tag = check(frame.payload).ok()?;
         let buffer = frame.share_from();
@@ -190,6 +194,7 @@ impl Delivery {
 }
 
 impl Apart {
+    #[cold]
     fn weight(&self, names: &Bytes) -> usize {
         size_of::<Self>() + names.len() + self.properties.len() + self.body.len()
     }

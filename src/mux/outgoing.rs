@@ -39,10 +39,8 @@ pub(crate) struct Outgoing {
     last: Vec<u8>,
     /// How many batches were taken, modulo 2^64.
     taken: u64,
-    /// How many answers to methods of the server are in `batch`.
-    answers: u32,
-    /// The bytes of acks, nacks and rejects in `batch`.
-    settles: usize,
+    /// The bytes of acks, nacks and rejects, and of answers to the server, that were appended since a batch was taken.
+    unread: usize,
 }
 
 /// Frames in their order on the wire.
@@ -177,16 +175,10 @@ impl Outgoing {
         self.last.clear();
     }
 
-    /// Counts an answer to a method of the server, and returns how many wait.
-    pub(crate) const fn count_answer(&mut self) -> u32 {
-        self.answers += 1;
-        self.answers
-    }
-
-    /// Counts the bytes of an ack, nack or reject, and returns how many wait.
-    pub(crate) const fn count_settle(&mut self, bytes: usize) -> usize {
-        self.settles += bytes;
-        self.settles
+    /// Counts bytes of acks or of answers to the server, and returns how many wait.
+    pub(crate) const fn count_unread(&mut self, bytes: usize) -> usize {
+        self.unread += bytes;
+        self.unread
     }
 
     /// Remembers where the next piece of a channel will begin.
@@ -214,8 +206,7 @@ impl Outgoing {
     pub(crate) fn take(&mut self, batch: &mut Batch) {
         std::mem::swap(&mut self.batch, batch);
         self.taken = self.taken.wrapping_add(1);
-        self.answers = 0;
-        self.settles = 0;
+        self.unread = 0;
         if !self.lanes.is_empty() {
             self.take_turns(batch);
         }

@@ -25,10 +25,6 @@ use crate::codec::frame::{HEARTBEAT, OVERHEAD, put_method};
 use crate::codec::generated::{basic, channel, confirm, connection};
 use crate::codec::{Arguments, Method, Sender, ShortStr};
 
-/// How many answers to the server's methods may wait to be written: more wait only for a server that
-/// goes on asking and does not read.
-const ANSWERS_MAX: u32 = 1 << 16;
-
 /// The shared half of the multiplexer of one connection.
 #[derive(Debug)]
 pub(crate) struct Session<X: Waiters> {
@@ -41,8 +37,9 @@ pub(crate) struct Session<X: Waiters> {
     blocked: bool,
     /// Publishers wait while so many publishes of their channel are not settled.
     pub unconfirmed_max: usize,
-    /// How many bytes of acks, nacks and rejects may wait to be written.
-    pub settles_max: usize,
+    /// How many bytes may wait to be written of what cannot wait before it is written: acks, nacks and rejects, and answers
+    /// to the server's methods. More wait only for a server that does not read.
+    pub unread_max: usize,
     /// Calls of update-secret; several if the futures of earlier ones were dropped.
     secrets: VecDeque<X::Reply>,
     /// What waits to be written.
@@ -131,7 +128,7 @@ impl<X: Waiters> Session<X> {
             frame_max: agreed.frame_max,
             blocked: false,
             unconfirmed_max: usize::MAX,
-            settles_max: usize::MAX,
+            unread_max: usize::MAX,
             secrets: VecDeque::new(),
             out: Outgoing::default(),
             woken: Vec::new(),
@@ -185,8 +182,8 @@ impl<X: Waiters> Session<X> {
     /// end to it where the server does not read.
     pub(crate) fn settle<M: Arguments>(&mut self, key: ChannelKey, method: &M) -> Result<(), Refusal> {
         let size = self.put(key, method)?;
-        if self.out.count_settle(size) > self.settles_max {
-            return Err(Refusal::Unread { bytes: self.settles_max });
+        if self.out.count_unread(size) > self.unread_max {
+            return Err(Refusal::Unread { bytes: self.unread_max });
         }
         Ok(())
     }
@@ -369,8 +366,9 @@ impl<X: Waiters> Session<X> {
                 }
                 let before = self.out.len();
                 let event = self.channel_method(id, method)?;
-                if self.out.len() > before && self.out.count_answer() > ANSWERS_MAX {
-                    return Err(Violation::Unread { answers: ANSWERS_MAX });
+                let answer = self.out.len() - before;
+                if answer > 0 && self.out.count_unread(answer) > self.unread_max {
+                    return Err(Violation::Unread { bytes: self.unread_max });
                 }
                 Ok(event)
             }

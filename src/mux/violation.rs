@@ -43,10 +43,8 @@ pub(crate) enum Violation {
     Unfinished { limit: u64 },
     #[error("more deliveries than its prefetch of {prefetch} for a consumer on channel {channel}")]
     Overrun { channel: u16, prefetch: u16 },
-    #[error("the server does not read the answers that it asks for: {answers} of them wait")]
-    Unread { answers: u32 },
-    #[error("the server does not read what it is sent: {bytes} bytes of acks wait")]
-    UnreadAcks { bytes: usize },
+    #[error("the server does not read: {bytes} bytes of acks, and of answers that it asked for, wait")]
+    Unread { bytes: usize },
     #[error("the server wants a frame_max of {0} bytes, the protocol's least is 4096")]
     FrameMax(u32),
 }
@@ -71,7 +69,7 @@ impl Violation {
             }
             // as a server answers a client that uses a tag twice
             Self::FrameMax(_) | Self::TagTwice { .. } => NOT_ALLOWED,
-            Self::Unread { .. } | Self::UnreadAcks { .. } | Self::Unfinished { .. } => RESOURCE_ERROR,
+            Self::Unread { .. } | Self::Unfinished { .. } => RESOURCE_ERROR,
             Self::Overrun { .. } => PRECONDITION_FAILED,
         }
     }
