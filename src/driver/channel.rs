@@ -160,7 +160,7 @@ impl ChannelLink {
         }
     }
 
-    /// Why the channel has ended, for whoever was at work on it then.
+    /// Why the channel has ended, for calls that were under way then.
     fn end_reason(&self) -> Error {
         self.state.error().cloned().unwrap_or_else(|| self.shared().end_reason())
     }

@@ -281,7 +281,7 @@ impl Reader {
             }
             Event::Cancelled { id, tag, consumer } => {
                 tracing::debug!(channel = id, tag = %PeerText(tag.as_bytes()), "the server cancelled a consumer");
-                // it stays registered until the server has answered our cancel: what comes before is given back
+                // the consumer stays registered until cancel-ok: deliveries that come before that are given back
                 self.shared.end_consumer(&consumer, End::CancelledByServer);
             }
             Event::FlowResumed => self.shared.credit.notify_waiters(),

@@ -1,4 +1,4 @@
-//! Confirms of a channel, as whoever waits for them sees it.
+//! Waiting for the confirms of a channel.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -206,7 +206,7 @@ impl ChannelLink {
     }
 }
 
-/// Somebody who waits until everything up to a number is settled.
+/// A task that waits until everything up to a number is settled. Dropped, it takes its waker back.
 struct Waiting<'a> {
     channel: &'a ChannelLink,
     number: u64,
