@@ -388,7 +388,10 @@ impl ChannelLink {
             Ok(Err(_)) => Ok(()),
             Err(_) => {
                 let call = self.named(channel::Close::ID);
-                Err(faults::unanswered(call, self.shared().limits.close_timeout).with_scope(Scope::Channel))
+                let unconfirmed = self.look(|confirms| confirms.unsettled()).flatten();
+                let left = self.shared().left_by_channel(call.channel, unconfirmed);
+                let limit = self.shared().limits.close_timeout;
+                Err(faults::unanswered_with(call, limit, &left).with_scope(Scope::Channel))
             }
         }
     }

@@ -174,8 +174,8 @@ pub(crate) struct Shared {
     failure: OnceLock<Error>,
     /// Why nothing can be written any more.
     pub write_error: OnceLock<Arc<io::Error>>,
-    /// What was not confirmed when the user closed the connection, for each channel.
-    unconfirmed: OnceLock<Vec<String>>,
+    /// What was not confirmed when the user closed the connection, or a channel in vain, for each channel.
+    unconfirmed: Mutex<Vec<String>>,
     /// Whether it has ended: set after `failure`.
     ended: watch::Sender<bool>,
     /// Why the server takes no publishes, while it does not.
@@ -207,7 +207,7 @@ impl Shared {
             closing: Notify::new(),
             failure: OnceLock::new(),
             write_error: OnceLock::new(),
-            unconfirmed: OnceLock::new(),
+            unconfirmed: Mutex::default(),
             ended: watch::Sender::new(false),
             blocked: watch::Sender::new(None),
             budget: Arc::new(Budget::new(limits.incoming)),
@@ -363,13 +363,24 @@ impl Shared {
 
     /// What an orderly close that was given up leaves undone, for the error's text.
     pub(crate) fn left_undone(&self) -> String {
+        self.left(self.unwritten(), &self.unconfirmed.lock())
+    }
+
+    /// The same for a channel whose close was not answered. The connection's close tells of it, too.
+    pub(crate) fn left_by_channel(&self, id: u16, unsettled: Option<(usize, u64, u64)>) -> String {
+        let unconfirmed: Vec<_> = unsettled.map(|unsettled| unconfirmed(id, unsettled)).into_iter().collect();
+        self.unconfirmed.lock().extend(unconfirmed.iter().cloned());
+        self.left(0, &unconfirmed)
+    }
+
+    fn left(&self, unwritten: usize, unconfirmed: &[String]) -> String {
         let mut left = vec![String::new()];
-        let unwritten = self.unwritten();
         if unwritten > 0 {
             left.push(format!("{unwritten} bytes were not written"));
         }
-        if let Some(unconfirmed) = self.unconfirmed.get().filter(|unconfirmed| !unconfirmed.is_empty()) {
-            left.push(format!("publishes not confirmed: {}", unconfirmed.join(", ")));
+        if !unconfirmed.is_empty() {
+            let shown = unconfirmed.get(..SHOWN).unwrap_or(unconfirmed);
+            left.push(format!("publishes not confirmed: {}", shown.join(", ")));
         }
         if let Some(reason) = &*self.blocked.borrow() {
             left.push(format!("the server blocks publishers ({reason})"));
@@ -441,12 +452,11 @@ impl Shared {
     /// Begins an orderly close; the reader sees it through.
     pub(crate) fn close(&self, close: &connection::Close) -> Result<(), Refusal> {
         let ended = self.with(|session| session.close(close, None))?;
-        let unconfirmed = ended.iter().filter_map(|ended| {
-            let (count, first, last) = ended.confirms.as_ref()?.unsettled()?;
-            let id = ended.channel.key.id;
-            Some(format!("{count} on channel {id} (delivery tags {first} to {last})"))
+        let unsettled = ended.iter().filter_map(|ended| {
+            let id = ended.channel.key.id.get();
+            Some(unconfirmed(id, ended.confirms.as_ref()?.unsettled()?))
         });
-        drop(self.unconfirmed.set(unconfirmed.take(SHOWN).collect()));
+        self.unconfirmed.lock().extend(unsettled);
         end_channels(ended, &faults::closed_connection(&self.server));
         self.credit.notify_waiters();
         self.closing.notify_one();
@@ -483,6 +493,11 @@ impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").field("server", &self.server).finish_non_exhaustive()
     }
+}
+
+/// What is not confirmed on a channel: how many publishes, from the first to the last.
+fn unconfirmed(id: u16, (count, first, last): (usize, u64, u64)) -> String {
+    format!("{count} on channel {id} (delivery tags {first} to {last})")
 }
 
 /// Tells everybody who waits on channels that have ended.

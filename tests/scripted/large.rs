@@ -151,10 +151,12 @@ async fn a_close_while_the_server_blocks_says_what_was_not_confirmed() {
     if connection.blocked().is_none() {
         within("the news", blocked.changed()).await;
     }
-    let error = within("the close", connection.close()).await.unwrap_err();
-    let text = error.to_string();
-    assert!(text.contains("publishes not confirmed: 2 on channel 1 (delivery tags 1 to 3)"), "{text}");
-    assert!(text.contains("low on memory"), "{text}");
+    let channel = within("the channel's close", one.close()).await.unwrap_err();
+    let connection = within("the close", connection.close()).await.unwrap_err();
+    for text in [channel.to_string(), connection.to_string()] {
+        assert!(text.contains("publishes not confirmed: 2 on channel 1 (delivery tags 1 to 3)"), "{text}");
+        assert!(text.contains("low on memory"), "{text}");
+    }
 }
 
 #[tokio::test]

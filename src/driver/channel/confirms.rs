@@ -128,7 +128,7 @@ impl ChannelLink {
     }
 
     /// Looks at the confirms, if there are any, wherever they are.
-    fn look<T>(&self, look: impl FnOnce(&mut Confirms<Waker>) -> T) -> Option<T> {
+    pub(super) fn look<T>(&self, look: impl FnOnce(&mut Confirms<Waker>) -> T) -> Option<T> {
         let mut session = self.shared().lock();
         match session.confirms(self.state.key) {
             Ok(confirms) => return confirms.map(look),
