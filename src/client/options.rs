@@ -201,8 +201,8 @@ impl ConnectOptions {
     /// messages stays below twice this, plus one message. A message beyond 256 KiB is written in turns: small ones of
     /// other channels do not wait for it.
     ///
-    /// Acks, and answers that the server asks for, cannot be held back. If 64 times as many bytes of them wait, because the
-    /// server does not read, the connection ends with [`ErrorKind::Protocol`].
+    /// Acks, and answers that the server asks for, cannot be held back. If 64 times as many bytes of them wait, and at least
+    /// 1 MiB, because the server does not read, the connection ends with [`ErrorKind::Protocol`].
     pub fn outgoing_limit(mut self, bytes: usize) -> Self {
         self.limits.outgoing = bytes.max(1);
         self

@@ -29,6 +29,9 @@ use crate::mux::tune::Agreed;
 /// publishers let wait: nobody can be made to wait with them. With the usual limit that is some 800,000 acks.
 const UNREAD_FACTOR: usize = 64;
 
+/// In any case so many bytes of them may wait.
+const UNREAD_LEAST: usize = 1 << 20;
+
 /// Where to connect to.
 #[derive(Clone, Debug)]
 pub(crate) struct Address {
@@ -96,7 +99,7 @@ impl Link {
         let heartbeat = Heartbeat::new(agreed.heartbeat);
         let mut session = Session::new(agreed);
         session.unconfirmed_max = limits.unconfirmed;
-        session.unread_max = limits.outgoing.saturating_mul(UNREAD_FACTOR);
+        session.unread_max = limits.outgoing.saturating_mul(UNREAD_FACTOR).max(UNREAD_LEAST);
         let shared = Arc::new(Shared::new(server.clone(), session, stream.write, heartbeat, limits));
         let span = tracing::info_span!("connection", host = %server.host, port = server.port);
         tracing::debug!(parent: &span, ?agreed, "connected");

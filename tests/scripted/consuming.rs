@@ -353,3 +353,24 @@ async fn a_consumer_that_nobody_waits_for_any_more_is_cancelled() {
     server.expect(1, basic::Nack { delivery_tag: 1, multiple: false, requeue: true }).await;
     nothing_else(&mut server, &channel).await;
 }
+
+/// However little publishers may let wait: nobody can hold acks back.
+#[tokio::test]
+async fn a_small_outgoing_limit_does_not_limit_acks() {
+    let (mut server, connection) = connected_with(TUNE, |options| options.outgoing_limit(1)).await;
+    let channel = open(&mut server, &connection, 1).await;
+    let mut consumer = consumer(&mut server, &channel, "c").await;
+    for n in 1..=100 {
+        server.write(&delivery(1, "c", n, b"m")).await;
+    }
+    let mut deliveries = Vec::new();
+    for _ in 1..=100 {
+        deliveries.push(within("a delivery", consumer.next()).await.unwrap().unwrap());
+    }
+    for delivery in deliveries {
+        delivery.ack().unwrap();
+    }
+    for delivery_tag in 1..=100 {
+        server.expect(1, basic::Ack { delivery_tag, multiple: false }).await;
+    }
+}
