@@ -138,15 +138,21 @@ impl Connection {
     /// Dropped before it is done, it closes in the background.
     pub async fn close(&self) -> Result<()> {
         let link = self.shared().end(&closed());
+        let mut supervised = self.shared().supervised.subscribe();
+        // both begin at once, so that the link closes also if nobody waits any longer: deliveries may hold it open
+        let closing = async {
+            match &link {
+                Some(link) => link.close().await,
+                None => Ok(()),
+            }
+        };
         // an attempt that is under way ends, too; an error is impossible: the sender is here
-        drop(self.shared().supervised.subscribe().wait_for(|supervised| !*supervised).await);
-        match link {
-            Some(link) => match link.close().await {
-                Err(error) if error.kind() == ErrorKind::Timeout => Err(error),
-                // lost at the last moment: closed as well
-                _ => Ok(()),
-            },
-            None => Ok(()),
+        let unsupervised = async { drop(supervised.wait_for(|supervised| !*supervised).await) };
+        let (closed, ()) = tokio::join!(closing, unsupervised);
+        match closed {
+            Err(error) if error.kind() == ErrorKind::Timeout => Err(error),
+            // lost at the last moment: closed as well
+            _ => Ok(()),
         }
     }
 
