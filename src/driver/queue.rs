@@ -115,6 +115,7 @@ impl DeliveryQueue {
         if let Bound::Prefetch(prefetch) = self.bound
             && state.waiting.len() + batch.len() > usize::from(prefetch)
             && !self.channel.has_settled_several()
+            && !batch.last().is_some_and(Delivery::is_of_stream)
         {
             return Pushed::Overrun { prefetch };
         }

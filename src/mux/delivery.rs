@@ -168,6 +168,13 @@ impl Delivery {
         decode_properties(&self.raw_properties())
     }
 
+    /// Whether it comes from a stream. `RabbitMQ` delivers those by the chunk, also beyond the prefetch.
+    #[cold]
+    pub(crate) fn is_of_stream(&self) -> bool {
+        let headers = self.properties().ok().and_then(|properties| properties.headers);
+        headers.is_some_and(|headers| headers.get("x-stream-offset").is_some())
+    }
+
     /// What it weighs in a bound on memory, in bytes: its frames, and the value itself.
     #[inline]
     pub(crate) fn weight(&self) -> usize {

@@ -374,3 +374,28 @@ async fn a_small_outgoing_limit_does_not_limit_acks() {
         server.expect(1, basic::Ack { delivery_tag, multiple: false }).await;
     }
 }
+
+/// `RabbitMQ` delivers a stream by the chunk, also beyond the prefetch.
+#[tokio::test]
+async fn more_than_the_prefetch_is_refused_but_from_a_stream() {
+    for stream in [true, false] {
+        let (mut server, _connection, channel) = with_channel().await;
+        let queue = channel.queue("q").unwrap();
+        let (consumer, _) = both(queue.consume().tag("c").prefetch(3), server.start_consumer(1, "c")).await;
+        let mut consumer = consumer.unwrap();
+        let mut headers = lepus::FieldTable::new();
+        headers.insert(if stream { "x-stream-offset" } else { "x-other" }, 7_i64).unwrap();
+        let mut properties = Vec::new();
+        lepus::Properties { headers: Some(headers), ..Default::default() }.encode(&mut properties);
+        let one = |n| [deliver(1, "c", n), raw_header(1, 60, 0, 1, &properties), body(1, b"m")].concat();
+        server.write(&(1..=10).flat_map(one).collect::<Vec<_>>()).await;
+        if stream {
+            for _ in 0..10 {
+                assert_eq!(next_body(&mut consumer).await, b"m");
+            }
+        } else {
+            let close = server.expect_refusal(406).await;
+            assert!(close.reply_text.to_string().contains("prefetch of 3"), "{}", close.reply_text);
+        }
+    }
+}
