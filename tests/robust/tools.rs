@@ -12,7 +12,7 @@ use crate::relay::{Direction, Fault, Relay, Trigger};
 use crate::wire::{Sent, methods};
 
 /// In this time everything must have happened.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Waits, or panics with what was waited for.
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
