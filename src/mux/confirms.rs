@@ -47,12 +47,12 @@ pub(crate) struct Confirms<C> {
     mandatory: VecDeque<(u64, Fingerprint)>,
     /// Failures of abandoned messages.
     unheard: Unheard,
-    /// Who waits until everything up to a number is settled, by that number and a ticket.
+    /// Wakers of tasks that wait until everything up to a number is settled, by that number and a ticket.
     drains: BTreeMap<(u64, u64), C>,
     next_ticket: u64,
 }
 
-/// Failures that no `Confirm` tells, for whoever waits for all confirms: each of them hears of each failure once.
+/// Failures that no `Confirm` reports, for tasks that wait for all confirms: each task hears of each failure once.
 #[derive(Debug, Default)]
 struct Unheard {
     /// The last ones.
