@@ -17,7 +17,7 @@ use std::time::Duration;
 use std::{env, error};
 
 use lepus::broker::Broker;
-use lepus::robust::{Confirm, Connection};
+use lepus::{Confirm, Connection};
 use lepus::{Delivery, ExchangeKind, Message};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;

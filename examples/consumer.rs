@@ -8,8 +8,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::{env, error};
 
+use lepus::Consumer;
 use lepus::broker::Broker;
-use lepus::robust::Consumer;
 use lepus::{Delivery, ExchangeKind};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;

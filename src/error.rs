@@ -58,6 +58,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// | [`ConnectionLost`](ErrorKind::ConnectionLost) | The network connection ended without a close. On a robust connection also: there is none at the moment (scope `Call`). | `Network` | `Connection` | Connect again, or use a robust connection. | `the connection to broker:5672 was lost: the other side ended it without a close (end of file)` |
 /// | [`HeartbeatMissed`](ErrorKind::HeartbeatMissed) | Nothing came from the server for twice the heartbeat interval. | `Network` | `Connection` | Connect again; look for a hanging server or a silent firewall. | `nothing came from broker:5672 for 120 s, two heartbeat intervals: the server hangs, or the network is cut` |
 /// | [`Protocol`](ErrorKind::Protocol) | The server broke the protocol. | `Peer` | `Connection` | Report it to whoever makes the server, or a proxy before it. | `broker:5672 broke the protocol: unknown method 10,99 (class, method)` |
+/// | [`NotSent`](ErrorKind::NotSent) | A publish was not handed over: its deadline has passed, or a robust connection has no link and was told not to wait. The message will never arrive. | `Network` | `Call` | Publish it again later. | `basic.publish to exchange "orders" with routing key "new": not sent within its deadline of 2 s; it is withdrawn and will not arrive` |
+/// | [`Unconfirmed`](ErrorKind::Unconfirmed) | The deadline of a publish has passed after it was handed over. The message may have arrived, or may still arrive; it is not published again. | `Network` | `Call` | Find out whether it arrived, or publish it again where twice does no harm. | `the server did not confirm the message within its deadline of 2 s; it may arrive, and is not published again` |
 /// | [`Timeout`](ErrorKind::Timeout) | A call, a close or a wait took longer than its limit. The origin is whoever was waited for: the server, the network, or `User` where only the caller's own limit ended the wait. | `Peer` | `Call` | Look at the server, or raise the limit that the text names. | `queue.declare on channel 3: the server did not answer within 30 s` |
 /// | [`Closed`](ErrorKind::Closed) | This program closed the channel or connection, by a call or by dropping the last handle. | `User` | `Channel` | Keep it open, or open another. | `this program closed the connection to broker:5672` |
 /// | [`RuntimeEnded`](ErrorKind::RuntimeEnded) | The tokio runtime that drives the connection was shut down while handles were still in use elsewhere. | `User` | `Connection` | Connect on a runtime that lives as long as the handles. | `the tokio runtime that drives the connection to broker:5672 was shut down` |
@@ -122,6 +124,10 @@ pub enum ErrorKind {
     HeartbeatMissed,
     /// The server broke the protocol.
     Protocol,
+    /// A publish was not handed over in time, and will never arrive.
+    NotSent,
+    /// A publish was handed over and not confirmed in time: it may have arrived.
+    Unconfirmed,
     /// A call, a close or a wait took longer than its limit.
     Timeout,
     /// This program closed the channel or connection.
@@ -276,6 +282,7 @@ impl ErrorKind {
             | Self::Vhost
             | Self::ConnectionClosed
             | Self::Protocol => (Origin::Peer, Scope::Connection),
+            Self::NotSent | Self::Unconfirmed => (Origin::Network, Scope::Call),
             Self::ChannelClosed => (Origin::Peer, Scope::Channel),
             Self::Timeout | Self::Nacked | Self::Returned | Self::ConsumerCancelled | Self::Undecodable => {
                 (Origin::Peer, Scope::Call)
@@ -336,7 +343,7 @@ mod tests {
         assert_eq!(ALL.map(|kind| format!("{kind:?}")).to_vec(), kinds());
     }
 
-    const ALL: [ErrorKind; 21] = [
+    const ALL: [ErrorKind; 23] = [
         ErrorKind::Config,
         ErrorKind::Argument,
         ErrorKind::Unsupported,
@@ -350,6 +357,8 @@ mod tests {
         ErrorKind::ConnectionLost,
         ErrorKind::HeartbeatMissed,
         ErrorKind::Protocol,
+        ErrorKind::NotSent,
+        ErrorKind::Unconfirmed,
         ErrorKind::Timeout,
         ErrorKind::Closed,
         ErrorKind::RuntimeEnded,

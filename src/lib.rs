@@ -76,18 +76,21 @@ pub mod fuzzing;
 mod mux;
 pub mod protocol;
 pub mod robust;
+mod single;
 
 pub use self::client::{
-    BindExchange, BindQueue, Blocked, Carrier, Channel, Confirm, ConnectOptions, Connection, Consume,
-    Consumer, DeadLetterStrategy, DeclareExchange, DeclareQueue, DeleteExchange, DeleteQueue, Delivery,
-    Enqueue, Exchange, ExchangeKind, Get, Handle, Incoming, Message, OnError, OpenChannel, Overflow, Publish,
-    Queue, QueueType, Returned, Returns, RoutingKey, Settled, StreamOffset, Worker, connect,
+    BindExchange, BindQueue, Channel, Confirm, Connection, Consume, Consumer, DeclareExchange, DeclareQueue,
+    DeleteExchange, DeleteQueue, Enqueue, Exchange, ExchangeKind, Get, Handle, OnError, OpenChannel, Publish,
+    Queue, Returns, Worker, connect, connect_robust,
 };
 pub use self::codec::table::IntegerTooLarge;
 pub use self::codec::{FieldTable, FieldValue, Properties, ShortStr, Timestamp, TooLong};
 pub use self::error::{Error, ErrorKind, Origin, Result, Scope};
 pub use self::mux::sasl::Mechanism;
-pub use self::robust::connect_robust;
+pub use self::single::{
+    Acker, Blocked, ConnectOptions, DeadLetterStrategy, Delivery, Incoming, Message, Overflow, QueueType,
+    Returned, RoutingKey, Settled, StreamOffset,
+};
 
 /// Compiles the programs of the README.
 #[cfg(doctest)]

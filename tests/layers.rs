@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 /// Lowest first. `error` is the public error type: it knows codec and mux, and everything above knows it.
 /// `broker` stands beside them: see [`may_know`].
-const LAYERS: [&str; 7] = ["codec", "mux", "error", "driver", "client", "robust", "broker"];
+const LAYERS: [&str; 8] = ["codec", "mux", "error", "driver", "single", "robust", "client", "broker"];
 
 /// Crates that a layer must not know. The codec and the multiplexer run without a runtime.
-const FORBIDDEN: [(&str, &[&str]); 3] = [
+const FORBIDDEN: [(&str, &[&str]); 4] = [
     ("codec", &["tokio", "tracing"]),
     ("mux", &["tokio", "tracing"]),
+    ("single", &["tokio::net", "tokio::io"]),
     ("client", &["tokio::net", "tokio::io"]),
 ];
 
@@ -99,7 +100,7 @@ fn an_import_that_runs_up_is_seen() {
 #[test]
 fn the_broker_knows_the_codec_alone() {
     assert!(may_know("broker", "codec"));
-    for other in ["mux", "error", "driver", "client", "robust"] {
+    for other in ["mux", "error", "driver", "single", "robust", "client"] {
         assert!(!may_know("broker", other) && !may_know(other, "broker"), "{other}");
     }
 }

@@ -1,77 +1,79 @@
 //! A channel: declares, consumes, publishes.
 
 use std::fmt;
-use std::future::{Future, IntoFuture};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
-use std::task::{Poll, Waker};
+use std::future::IntoFuture;
 
-use super::carrier::private::Operations;
-use super::carrier::{BoxFuture, Carrier, Outbound};
-use super::confirm::{Confirm, told};
-use super::consumer::{ConsumeSpec, Consumer};
-use super::delivery::{Acks, Delivery};
+use super::connection::{Connection, Kind as ConnectionKind};
+use super::consumer::{Consumer, Kind as ConsumerKind};
 use super::exchange::{DeclareExchange, Exchange, ExchangeKind};
-use super::message::Message;
 use super::queue::{DeclareQueue, Queue};
-use super::returned::{Returns, Stray};
-use crate::codec::generated::{basic, channel, confirm, connection, tx};
+use super::returns::Returns;
+use crate::codec::generated::{basic, channel, connection, tx};
 use crate::codec::{Arguments, Method, Request, ShortStr};
-use crate::driver::channel::{Asked, ChannelLink, Sent};
-use crate::driver::link::Link;
 use crate::error::{Error, ErrorKind, Result};
-use crate::mux::publish::Publish;
-
-/// How many unacknowledged deliveries a consumer may have, unless it or its channel says otherwise.
-///
-/// `RabbitMQ`'s own default is no limit: one consumer can be sent a whole queue at once.
-const DEFAULT_PREFETCH: u16 = 250;
+use crate::robust::RobustChannel;
+use crate::single::{BoxFuture, ConsumeSpec, Delivery, Name, Settled, SingleChannel, short};
 
 /// A channel: a cheap handle, to be cloned and shared between tasks.
 ///
 /// It stays open as long as something uses it: a clone, an exchange, a queue, a consumer, a delivery.
 /// When the last of these is dropped it closes in the background; [`close`](Self::close) closes it now.
-/// An error that the server answers with a close of the channel, such as 404 for a queue that does not
-/// exist, ends the channel with all its consumers; open a new one.
+///
+/// An error that the server answers by closing the channel, such as 404 for a queue that does not exist, ends a channel
+/// of a plain connection with all its consumers; open a new one. A channel of a robust connection is opened again, with
+/// its settings and consumers, after that and after a loss. Calls wait meanwhile, for as long as a call may take
+/// ([`rpc_timeout`](crate::ConnectOptions::rpc_timeout)).
+///
+/// A function that takes a `&Channel` works on both kinds:
+///
+/// ```no_run
+/// # async fn example() -> lepus::Result<()> {
+/// use lepus::{ExchangeKind, Message};
+///
+/// async fn setup(channel: &lepus::Channel) -> lepus::Result<lepus::Queue> {
+///     let events = channel.declare_exchange("events", ExchangeKind::Topic).await?;
+///     let queue = channel.declare_queue("audit").await?;
+///     queue.bind(&events, "#").await?;
+///     events.publish("audit.started", Message::new("{}")).await?;
+///     Ok(queue)
+/// }
+///
+/// let plain = lepus::connect("amqp://localhost").await?;
+/// setup(&plain.channel().await?).await?;
+/// let robust = lepus::connect_robust("amqp://localhost").await?;
+/// setup(&robust.channel().await?).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
 pub struct Channel {
-    inner: Arc<ChannelInner>,
-    /// Of how many failures this handle has told, that no `Confirm` tells.
-    heard: AtomicU64,
+    pub(super) kind: Kind,
 }
 
-/// What deliveries, confirms and consumers keep of their channel.
-#[derive(Debug)]
-pub(crate) struct ChannelInner {
-    pub link: ChannelLink,
-    prefetch: AtomicU16,
-    /// Counts acks that came too late, where whoever opened the channel wants them told as stale.
-    pub stale: Option<Arc<AtomicU64>>,
+/// The two ways to act.
+#[derive(Clone)]
+pub(super) enum Kind {
+    Single(SingleChannel),
+    Robust(RobustChannel),
 }
 
-/// Opens a channel when awaited; see [`Connection::channel`](super::Connection::channel).
+/// Opens a channel when awaited; see [`Connection::channel`].
 #[derive(Debug)]
 #[must_use = "a channel is opened when this is awaited"]
 pub struct OpenChannel<'a> {
-    link: &'a Arc<Link>,
+    connection: &'a Connection,
     confirms: bool,
-    stale: Option<Arc<AtomicU64>>,
 }
 
 impl<'a> OpenChannel<'a> {
-    pub(super) fn new(link: &'a Arc<Link>) -> Self {
-        Self { link, confirms: true, stale: None }
+    pub(super) fn new(connection: &'a Connection) -> Self {
+        Self { connection, confirms: true }
     }
 
     /// Without publisher confirms: a publish counts as done when it is handed over, and nobody will know
-    /// whether it arrived.
+    /// whether it arrived. After a loss, nothing is published again.
     pub fn without_confirms(mut self) -> Self {
         self.confirms = false;
-        self
-    }
-
-    /// Acks on the channel after its end are [`Settled::Stale`](super::Settled::Stale), and counted here.
-    pub(crate) fn stale(mut self, counter: Arc<AtomicU64>) -> Self {
-        self.stale = Some(counter);
         self
     }
 }
@@ -80,25 +82,20 @@ impl<'a> IntoFuture for OpenChannel<'a> {
     type Output = Result<Channel>;
     type IntoFuture = BoxFuture<'a, Result<Channel>>;
 
-    /// Opens the channel.
+    /// Opens the channel; on a robust connection once there is a link.
     ///
     /// Fails with [`ErrorKind::NoFreeChannel`], or as the connection does. Cancel safe: a channel that
     /// nobody waits for any more is closed again.
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let link = ChannelLink::open(Arc::clone(self.link)).await?;
-            if self.confirms {
-                link.call(&confirm::Select { no_wait: false }).await?;
-            }
-            let prefetch = AtomicU16::new(DEFAULT_PREFETCH);
-            Ok(Channel::of(&Arc::new(ChannelInner { link, prefetch, stale: self.stale })))
+            let kind = match &self.connection.kind {
+                ConnectionKind::Single(connection) => {
+                    Kind::Single(connection.channel(self.confirms, 0).await?)
+                }
+                ConnectionKind::Robust(connection) => Kind::Robust(connection.channel(self.confirms).await?),
+            };
+            Ok(Channel { kind })
         })
-    }
-}
-
-impl Clone for Channel {
-    fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner), heard: AtomicU64::new(self.heard.load(Ordering::Relaxed)) }
     }
 }
 
@@ -108,11 +105,12 @@ impl Channel {
         &self,
         name: impl TryInto<ShortStr>,
         kind: impl Into<ExchangeKind>,
-    ) -> DeclareExchange<'_, Self> {
+    ) -> DeclareExchange<'_> {
         DeclareExchange::new(self, name, kind.into())
     }
 
-    /// An exchange that exists, or that nobody needs to declare, without asking the server.
+    /// An exchange that exists, or that nobody needs to declare, without asking the server. A robust connection does not
+    /// restore it.
     ///
     /// # Errors
     /// [`ErrorKind::Argument`] if the name has more than 255 bytes.
@@ -127,11 +125,12 @@ impl Channel {
 
     /// Declares a queue: creates it if it does not exist. With an empty name the server makes one up, and
     /// the queue is exclusive to the connection; a named queue is durable.
-    pub fn declare_queue(&self, name: impl TryInto<ShortStr>) -> DeclareQueue<'_, Self> {
+    pub fn declare_queue(&self, name: impl TryInto<ShortStr>) -> DeclareQueue<'_> {
         DeclareQueue::new(self, name)
     }
 
-    /// A queue that exists, without asking the server.
+    /// A queue that exists, without asking the server. A robust connection does not restore it, but its bindings and
+    /// consumers.
     ///
     /// # Errors
     /// [`ErrorKind::Argument`] if the name has more than 255 bytes.
@@ -139,8 +138,19 @@ impl Channel {
         Ok(Queue::new(self.clone(), short("the queue's name", name)?))
     }
 
+    /// Its number on the connection. On a plain connection it is the one that the server shows in its lists. On a robust
+    /// connection it counts the channels that were opened, from 1 on, and stays when the channel is opened again; see
+    /// [`Entity::Channel`](crate::robust::Entity::Channel).
+    pub fn number(&self) -> u64 {
+        match &self.kind {
+            Kind::Single(channel) => channel.id().into(),
+            Kind::Robust(channel) => channel.number(),
+        }
+    }
+
     /// How many unacknowledged deliveries each consumer that starts later on this channel may have, where
-    /// the consumer itself says nothing; 0 for no limit. 250 unless set.
+    /// the consumer itself says nothing; 0 for no limit. 250 unless set. For a consumer that runs, see
+    /// [`Consumer::set_prefetch`].
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -148,37 +158,84 @@ impl Channel {
     /// # Cancel safety
     /// Once it was sent, the server acts on it.
     pub async fn qos(&self, prefetch_count: u16) -> Result<()> {
-        self.inner.prefetch.store(prefetch_count, Ordering::Relaxed);
-        self.call(basic::Qos { prefetch_size: 0, prefetch_count, global: false }).await.map(drop)
+        match &self.kind {
+            Kind::Single(channel) => channel.qos(prefetch_count).await,
+            Kind::Robust(channel) => channel.qos(prefetch_count).await,
+        }
     }
 
-    /// Waits until everything that was published on this channel so far is confirmed. At once on a
-    /// channel without confirms.
+    /// Waits until everything that was published on this channel so far is confirmed; on a robust connection whatever
+    /// happens to the link meanwhile. At once on a channel without confirms.
     ///
     /// # Errors
-    /// [`ErrorKind::Nacked`] or [`ErrorKind::Returned`] if that became of a message whose [`Confirm`] was
-    /// dropped: the first such error since the last call on this handle. Each clone of a channel is told for itself, so
-    /// tasks that publish on clones all hear of it. What an awaited `Confirm` tells is not told again here. If the
-    /// channel ends first, the reason.
+    /// [`ErrorKind::Nacked`] or [`ErrorKind::Returned`] if that became of a message whose [`Confirm`](super::Confirm) was
+    /// dropped: the first such error since the last call on this handle. Each clone of a channel of a plain connection is
+    /// told for itself, so tasks that publish on clones all hear of it. What an awaited `Confirm` tells is not told again
+    /// here. If the channel ends first, the reason.
     ///
     /// # Cancel safety
     /// Cancel safe.
     pub async fn wait_for_confirms(&self) -> Result<()> {
-        let number = self.inner.link.last_published()?;
-        if number == 0 {
-            return Ok(());
+        match &self.kind {
+            Kind::Single(channel) => channel.wait_for_confirms().await,
+            Kind::Robust(channel) => channel.wait_for_confirms().await,
         }
-        let heard = self.heard.load(Ordering::Relaxed);
-        let (outcome, count) = self.inner.link.drained(number, heard).await?;
-        self.heard.fetch_max(count, Ordering::Relaxed);
-        told(outcome)
     }
 
-    /// Messages that came back because they were mandatory and reached no queue, and that no [`Confirm`]
-    /// tells of: on a channel without confirms, or when the `Confirm` was dropped. Returned messages are kept
-    /// only while somebody listens, and at most 1,024 of them.
+    /// Messages that came back because they were mandatory and reached no queue, and that no
+    /// [`Confirm`](super::Confirm) tells of: on a channel without confirms, or when the `Confirm` was dropped. Returned
+    /// messages are kept only while somebody listens, and at most 1,024 of them.
     pub fn returns(&self) -> Returns {
-        Returns::new(Arc::clone(&self.inner))
+        Returns::of(self)
+    }
+
+    /// Acknowledges the delivery with this number, for libraries that keep only numbers. [`Delivery::ack`] cannot be done
+    /// twice; this can, and the server answers the second time by closing the channel (406).
+    ///
+    /// On a robust connection a number from before a loss is [`Settled::Stale`]: nothing is sent.
+    ///
+    /// # Errors
+    /// If the channel has ended; on a robust connection only if the user has closed it.
+    pub fn ack(&self, delivery_tag: u64) -> Result<Settled> {
+        self.settle(delivery_tag, |delivery_tag| basic::Ack { delivery_tag, multiple: false })
+    }
+
+    /// Negatively acknowledges the delivery with this number; see [`ack`](Self::ack) and [`Delivery::nack`].
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub fn nack(&self, delivery_tag: u64, requeue: bool) -> Result<Settled> {
+        self.settle(delivery_tag, |delivery_tag| basic::Nack { delivery_tag, multiple: false, requeue })
+    }
+
+    /// Rejects the delivery with this number; see [`ack`](Self::ack) and [`Delivery::reject`].
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub fn reject(&self, delivery_tag: u64, requeue: bool) -> Result<Settled> {
+        self.settle(delivery_tag, |delivery_tag| basic::Reject { delivery_tag, requeue })
+    }
+
+    fn settle<M: Arguments>(&self, tag: u64, method: impl FnOnce(u64) -> M) -> Result<Settled> {
+        match &self.kind {
+            Kind::Single(channel) => channel.settle(false, &method(tag)),
+            Kind::Robust(channel) => channel.settle(tag, false, method),
+        }
+    }
+
+    /// Cancels the consumer with this tag, as [`Consumer::cancel`] does. `false` if the channel has none with it.
+    ///
+    /// # Errors
+    /// As [`Consumer::cancel`].
+    ///
+    /// # Cancel safety
+    /// Once it was sent, the consumer ends.
+    pub async fn cancel(&self, consumer_tag: impl TryInto<ShortStr>) -> Result<bool> {
+        let tag = short("the consumer tag", consumer_tag)?;
+        match &self.kind {
+            Kind::Single(channel) => channel.cancel(&tag).await,
+            Kind::Robust(channel) => channel.cancel(&tag).await,
+        }
     }
 
     /// Asks the server to deliver again everything that is not acknowledged on this channel.
@@ -197,6 +254,7 @@ impl Channel {
     /// [`tx_commit`](Self::tx_commit). Only on a channel without confirms.
     ///
     /// # Errors
+    /// [`ErrorKind::Unsupported`] on a robust connection: after a loss nobody could tell which transactions took effect.
     /// 406 on a channel with confirms; the server closes it. Otherwise as [`call`](Self::call).
     ///
     /// # Cancel safety
@@ -208,7 +266,7 @@ impl Channel {
     /// Makes publishes and acks since the last commit or rollback take effect.
     ///
     /// # Errors
-    /// As [`call`](Self::call); 406 without [`tx_select`](Self::tx_select).
+    /// As [`tx_select`](Self::tx_select); 406 before it.
     ///
     /// # Cancel safety
     /// Once it was sent, the server acts on it.
@@ -219,7 +277,7 @@ impl Channel {
     /// Forgets publishes and acks since the last commit or rollback. Deliveries stay unacknowledged.
     ///
     /// # Errors
-    /// As [`call`](Self::call); 406 without [`tx_select`](Self::tx_select).
+    /// As [`tx_select`](Self::tx_select); 406 before it.
     ///
     /// # Cancel safety
     /// Once it was sent, the server acts on it.
@@ -227,7 +285,8 @@ impl Channel {
         self.call(tx::Rollback).await.map(drop)
     }
 
-    /// Sends any request of the protocol and waits for its reply: for what has no method of its own here.
+    /// Sends any request of the protocol and waits for its reply: for what has no method of its own here. On a robust
+    /// connection, what declares, binds, unbinds or deletes is recorded as if it were done with the methods for it.
     ///
     /// ```no_run
     /// # async fn example(channel: &lepus::Channel) -> lepus::Result<()> {
@@ -241,43 +300,48 @@ impl Channel {
     ///
     /// # Errors
     /// If the server closes the channel or connection in answer, its code and text; then the
-    /// channel is gone. [`ErrorKind::Timeout`] if it does not answer in time. [`ErrorKind::Unsupported`], with nothing
-    /// sent, for `connection` methods, opening and closing channels, `basic.consume` and `basic.cancel`, which need
-    /// bookkeeping here, and for requests with `no_wait`: see [`call_no_wait`](Self::call_no_wait).
+    /// channel is gone, or on a robust connection opened again. [`ErrorKind::Timeout`] if it does not answer in time, or if
+    /// there was no link in time. If the link is lost before the answer, a robust connection sends the request again on the
+    /// next one where that is harmless, and otherwise it fails with the reason of the loss. [`ErrorKind::Unsupported`],
+    /// with nothing sent, for `connection` methods, opening and closing channels, `basic.consume` and `basic.cancel`,
+    /// which need bookkeeping here, for transactions on a robust connection, and for requests with `no_wait`: see
+    /// [`call_no_wait`](Self::call_no_wait).
     ///
     /// # Cancel safety
-    /// Dropped before it was sent, it was not sent. Afterwards the server acts on it, and its reply is not
-    /// taken for another call's.
+    /// On a plain connection: dropped before it was sent, it was not sent. Afterwards the server acts on it, and its reply
+    /// is not taken for another call's. On a robust connection it goes on in the background.
     pub async fn call<M: Request>(&self, request: M) -> Result<M::Reply> {
-        check_raw::<M>()?;
+        self.check_raw::<M>()?;
         if request.no_wait() {
             return Err(unsupported("a request with no_wait has no reply: use call_no_wait"));
         }
-        self.inner.link.call(&request).await
+        self.request(request).await
     }
 
     /// Sends a request whose `no_wait` is set: the server acts on it and does not answer. An error closes
-    /// the channel.
+    /// the channel. On a robust connection the request is recorded, as with [`call`](Self::call).
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] if `no_wait` is not set, where [`call`](Self::call) gives it, or for a
     /// `queue.declare` without a name: nobody would learn the one that the server makes up.
+    /// [`ErrorKind::NotSent`] on a robust connection while there is no link.
     pub fn call_no_wait<M: Request>(&self, request: &M) -> Result<()> {
-        check_raw::<M>()?;
+        self.check_raw::<M>()?;
         if !request.no_wait() {
             return Err(unsupported("a request without no_wait has a reply: use call"));
         }
-        match request.clone().into() {
-            Method::QueueDeclare(declare) if declare.queue.is_empty() => {
+        match (request.clone().into(), &self.kind) {
+            (Method::QueueDeclare(declare), _) if declare.queue.is_empty() => {
                 Err(unsupported("the name of a server-named queue would stay unknown"))
             }
-            _ => self.inner.link.send(request),
+            (_, Kind::Single(channel)) => channel.send(request),
+            (_, Kind::Robust(channel)) => channel.send(request),
         }
     }
 
     /// Closes the channel: tells the server, and waits for its answer. Whoever waits for anything on it
     /// gets [`ErrorKind::Closed`]; consumers' streams end, and what they had not acknowledged is delivered again.
-    /// The second time does nothing.
+    /// What was declared on it stays, and a robust connection goes on restoring it. The second time does nothing.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] if the server does not answer in time; the channel is closed all the same.
@@ -285,188 +349,88 @@ impl Channel {
     /// # Cancel safety
     /// Once it was sent, the channel closes.
     pub async fn close(&self) -> Result<()> {
-        self.inner.link.close().await
+        match &self.kind {
+            Kind::Single(channel) => channel.close().await,
+            Kind::Robust(channel) => channel.close().await,
+        }
     }
 
-    /// Waits until the channel has ended, and tells why: [`ErrorKind::Closed`] after [`close`](Self::close).
+    /// Waits until the channel has ended for good, and tells why: [`ErrorKind::Closed`] after [`close`](Self::close) or
+    /// the connection's.
     ///
     /// # Cancel safety
     /// Cancel safe.
     pub async fn closed(&self) -> Error {
-        self.inner.link.ended().await
+        match &self.kind {
+            Kind::Single(channel) => channel.closed().await,
+            Kind::Robust(channel) => channel.closed().await,
+        }
     }
 
-    /// Whether calls are still accepted.
+    /// Whether the channel has not ended for good. One of a robust connection may wait for a link.
     pub fn is_open(&self) -> bool {
-        self.inner.link.state.error().is_none()
-    }
-
-    // For a channel that outlives this one.
-
-    /// Whether both are handles of one channel.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.inner, &other.inner)
-    }
-
-    /// Closes the channel without waiting for the server's answer.
-    pub(crate) fn close_now(&self) {
-        self.inner.link.close_now();
-    }
-
-    /// The channel of a consumer.
-    pub(super) fn of(inner: &Arc<ChannelInner>) -> Self {
-        Self { inner: Arc::clone(inner), heard: AtomicU64::new(0) }
-    }
-
-    /// Whether a publish is not settled whose `Confirm` was dropped.
-    pub(crate) fn has_unheard(&self) -> bool {
-        self.inner.link.has_abandoned()
-    }
-
-    /// As [`closed`](Self::closed), without keeping the channel open. What was settled before the end can then
-    /// be [asked](Self::is_settled).
-    pub(crate) fn over(&self) -> impl Future<Output = Error> + Send + use<> {
-        let state = Arc::clone(&self.inner.link.state);
-        async move { state.over().await }
-    }
-
-    /// All publishes with a lower number are settled. Stays where it was after the end.
-    pub(crate) fn settled_below(&self) -> u64 {
-        self.inner.link.settled_below()
-    }
-
-    /// Whether a publish is settled, whatever became of it.
-    pub(crate) fn is_settled(&self, number: u64) -> bool {
-        self.inner.link.is_settled(number)
-    }
-
-    /// Hands a message over at once, without a [`Confirm`]: that, or an answer to [`ask`](Self::ask), is to be had for
-    /// what this returns. `None` where it would have to wait.
-    #[inline]
-    pub(crate) fn try_send(&self, outbound: &Outbound<'_>, message: &Message) -> Result<Option<Sent>> {
-        self.inner.link.try_publish(&outbound.publish(message)?, outbound.awaited)
-    }
-
-    #[inline]
-    pub(crate) fn confirm(&self, sent: Sent) -> Confirm {
-        Confirm::new(&self.inner, sent.number)
-    }
-
-    /// All publishes with a lower number were acked, or their failure was told. Costs no lock.
-    pub(crate) fn acked_below(&self) -> u64 {
-        self.inner.link.acked_below()
-    }
-
-    /// What became of a publish; `None` if the channel ends or has ended first. Wakes nobody, so that it may be called
-    /// under a lock.
-    pub(crate) fn ask(&self, number: u64, waker: &Waker) -> Option<Poll<Result<()>>> {
-        match self.inner.link.ask_confirm(number, waker) {
-            Asked::Told(outcome) => Some(Poll::Ready(told(outcome))),
-            Asked::Waits => Some(Poll::Pending),
-            Asked::Ending | Asked::Ended => None,
+        match &self.kind {
+            Kind::Single(channel) => channel.is_open(),
+            Kind::Robust(channel) => channel.is_open(),
         }
     }
 
-    /// Nobody will [`ask`](Self::ask) for this publish. Returns the message if it has come back before.
-    pub(crate) fn abandon(&self, number: u64) -> Option<Stray> {
-        let returned = self.inner.link.abandon(number)?;
-        Some(Stray::new(Arc::clone(&self.inner), returned))
-    }
+    // For the builders.
 
-    /// What was nacked or returned, and not told yet: from now on nobody else tells it.
-    pub(crate) fn take_failures(&self) -> impl Iterator<Item = (u64, Error)> + use<> {
-        let failures = self.inner.link.take_failures();
-        failures.into_iter().filter_map(|(number, outcome)| Some((number, told(outcome).err()?)))
-    }
-
-    /// Waits until all publishes up to this one are settled, or the channel has ended.
-    pub(crate) async fn settled(&self, number: u64) -> Result<()> {
-        self.inner.link.settled(number).await
-    }
-
-    /// The first failure of a publish whose `Confirm` was dropped, which is told once.
-    pub(crate) fn take_failure(&self) -> Result<()> {
-        self.inner.link.take_failure().map_or(Ok(()), told)
-    }
-
-    /// Waits until there may be room again for a publish: for what happens from now on.
-    pub(crate) fn credit(&self) -> impl Future<Output = ()> + Send + '_ {
-        self.inner.link.credit()
-    }
-
-    /// The channel's number.
-    pub fn id(&self) -> u16 {
-        self.inner.link.state.key.id.get()
-    }
-}
-
-impl fmt::Debug for Channel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Channel").field("id", &self.id()).field("is_open", &self.is_open()).finish()
-    }
-}
-
-impl Carrier for Channel {}
-
-impl Operations for Channel {
-    type Consumer = Consumer;
-    type Confirm = Confirm;
-
-    async fn request<M: Request>(&self, request: M) -> Result<M::Reply> {
-        self.inner.link.call(&request).await
-    }
-
-    async fn consume(&self, spec: ConsumeSpec) -> Result<Consumer> {
-        let prefetch = spec.prefetch.unwrap_or_else(|| self.inner.prefetch.load(Ordering::Relaxed));
-        // without acks there is nothing to limit
-        let prefetch = (!spec.method.no_ack).then_some(prefetch);
-        let queue = self.inner.link.consume(prefetch, &spec.method).await?;
-        Ok(Consumer::new(Arc::clone(&self.inner), queue))
-    }
-
-    async fn get(&self, method: basic::Get) -> Result<Option<Delivery>> {
-        let delivery = self.inner.link.get(&method).await?;
-        let acks = || Arc::new(Acks::new(Arc::clone(&self.inner), method.no_ack));
-        Ok(delivery.map(|delivery| Delivery::new(delivery, &acks())))
-    }
-
-    #[inline]
-    fn try_enqueue(&self, outbound: &Outbound<'_>, message: &mut Message) -> Result<Option<Confirm>> {
-        Ok(self.try_send(outbound, message)?.map(|sent| self.confirm(sent)))
-    }
-
-    async fn enqueue(&self, outbound: &Outbound<'_>, message: &mut Message) -> Result<Confirm> {
-        let sent = self.inner.link.publish(&outbound.publish(message)?, outbound.awaited).await?;
-        Ok(self.confirm(sent))
-    }
-
-    async fn flush(&self) {
-        self.inner.link.flush().await;
-    }
-}
-
-impl Outbound<'_> {
-    /// As the layers below want it.
-    #[inline]
-    fn publish<'a>(&'a self, message: &'a Message) -> Result<Publish<'a>> {
-        let (properties, body) = message.parts()?;
-        let (exchange, routing_key) = (self.exchange.as_bytes(), self.routing_key.as_bytes());
-        Ok(Publish { exchange, routing_key, mandatory: self.mandatory, properties, body })
-    }
-}
-
-/// Refuses what needs bookkeeping that raw calls do not do.
-pub(crate) fn check_raw<M: Arguments>() -> Result<()> {
-    match M::ID {
-        basic::Consume::ID => Err(unsupported("basic.consume: use Queue::consume")),
-        basic::Cancel::ID => Err(unsupported("basic.cancel: use Consumer::cancel")),
-        channel::Open::ID | channel::Close::ID => {
-            Err(unsupported("channels are opened and closed by Connection::channel and Channel::close"))
+    pub(super) async fn request<M: Request>(&self, request: M) -> Result<M::Reply> {
+        match &self.kind {
+            Kind::Single(channel) => channel.request(request).await,
+            Kind::Robust(channel) => channel.request(request).await,
         }
-        id if id.class == connection::CLASS_ID => {
-            Err(unsupported("methods of class connection are not for channels"))
+    }
+
+    pub(super) async fn consume(&self, spec: ConsumeSpec) -> Result<Consumer> {
+        let kind = match &self.kind {
+            Kind::Single(channel) => ConsumerKind::Single(channel.consume(spec).await?),
+            Kind::Robust(channel) => ConsumerKind::Robust(channel.consume(spec).await?),
+        };
+        Ok(Consumer { kind })
+    }
+
+    pub(super) async fn get(&self, method: basic::Get) -> Result<Option<Delivery>> {
+        match &self.kind {
+            Kind::Single(channel) => channel.get(method).await,
+            Kind::Robust(channel) => channel.get(method).await,
         }
-        _ => Ok(()),
+    }
+
+    /// Waits until everything that was handed over is written.
+    pub(super) async fn flush(&self) {
+        match &self.kind {
+            Kind::Single(channel) => channel.flush().await,
+            Kind::Robust(channel) => channel.flush().await,
+        }
+    }
+
+    /// The name of a queue, as its handles see it.
+    pub(super) fn name(&self, name: ShortStr) -> Name {
+        match &self.kind {
+            Kind::Single(_) => Name::new(name),
+            Kind::Robust(channel) => channel.name(name),
+        }
+    }
+
+    /// Refuses what needs bookkeeping that raw calls do not do.
+    fn check_raw<M: Arguments>(&self) -> Result<()> {
+        match M::ID {
+            basic::Consume::ID => Err(unsupported("basic.consume: use Queue::consume")),
+            basic::Cancel::ID => Err(unsupported("basic.cancel: use Consumer::cancel")),
+            channel::Open::ID | channel::Close::ID => {
+                Err(unsupported("channels are opened and closed by Connection::channel and Channel::close"))
+            }
+            id if id.class == connection::CLASS_ID => {
+                Err(unsupported("methods of class connection are not for channels"))
+            }
+            id if id.class == tx::CLASS_ID && matches!(self.kind, Kind::Robust(_)) => {
+                Err(unsupported("transactions do not outlive a connection: use a plain one (lepus::connect)"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -474,12 +438,8 @@ fn unsupported(text: &'static str) -> Error {
     Error::new(ErrorKind::Unsupported, text)
 }
 
-/// A short string from what the user gave, or the error that names it.
-pub(crate) fn short(what: &str, name: impl TryInto<ShortStr>) -> Result<ShortStr> {
-    name.try_into().map_err(|_| {
-        Error::new(
-            ErrorKind::Argument,
-            format!("{what} has more than 255 bytes, which is the most that AMQP allows"),
-        )
-    })
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channel").field("number", &self.number()).field("is_open", &self.is_open()).finish()
+    }
 }

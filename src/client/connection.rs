@@ -2,16 +2,17 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
 use super::channel::OpenChannel;
-use super::options::ConnectOptions;
-use crate::codec::generated::{connection, constants};
 use crate::codec::{FieldTable, ShortStr};
-use crate::driver::link::Link;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Origin, Result};
+use crate::mux::tune::Agreed;
+use crate::robust::{Counters, Events, Options, RobustConnection};
+use crate::single::{Blocked, ConnectOptions, SingleConnection};
 
 /// Connects to the broker at a URI such as `amqp://guest:guest@127.0.0.1/`.
 ///
@@ -37,142 +38,327 @@ pub async fn connect(uri: &str) -> Result<Connection> {
     ConnectOptions::new(uri)?.connect().await
 }
 
-/// A connection to a broker: a cheap handle, to be cloned and shared.
+/// Connects to the broker at a URI such as `amqp://guest:guest@127.0.0.1/`, and connects again whenever that is lost.
+/// See [`robust`](crate::robust).
+///
+/// The same as [`ConnectOptions::robust`] and [`Options::connect`], which see for errors.
+///
+/// ```no_run
+/// # async fn example() -> lepus::Result<()> {
+/// let connection = lepus::connect_robust("amqp://guest:guest@127.0.0.1/").await?;
+/// let channel = connection.channel().await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// When the URI is not valid, the host cannot be reached, or the server refuses.
+///
+/// # Cancel safety
+/// Cancel safe: dropped before it is done, it closes the socket.
+///
+/// # Panics
+/// Outside of a tokio runtime with I/O and time enabled.
+pub async fn connect_robust(uri: &str) -> Result<Connection> {
+    ConnectOptions::new(uri)?.robust().connect().await
+}
+
+impl ConnectOptions {
+    /// Connects to the first host that takes the connection. Another host is tried unless one refuses user or vhost.
+    ///
+    /// # Errors
+    /// Of the last host that was tried; its text has those of the others, too. [`ErrorKind::Connect`],
+    /// [`ErrorKind::NotAmqp`], [`ErrorKind::HandshakeTimeout`], [`ErrorKind::Auth`], [`ErrorKind::Vhost`],
+    /// [`ErrorKind::Protocol`], [`ErrorKind::ConnectionLost`] or, if the server has another reason to refuse,
+    /// [`ErrorKind::ConnectionClosed`]; [`ErrorKind::Config`] if vhost, name or credentials break a limit of the protocol.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: dropped before it is done, it closes the socket.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O and time enabled.
+    pub async fn connect(&self) -> Result<Connection> {
+        let connection = self.connect_single(Arc::default()).await?;
+        Ok(Connection { kind: Kind::Single(connection) })
+    }
+
+    /// Connects to the first host over a stream that is there already.
+    #[cfg(any(fuzzing, test))]
+    pub(crate) async fn connect_over(&self, stream: crate::driver::dial::Stream) -> Result<Connection> {
+        Ok(Connection { kind: Kind::Single(self.single_over(stream).await?) })
+    }
+}
+
+impl Options {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Those of [`ConnectOptions::connect`], of the last host that was tried. With
+    /// [`retry_first_connect`](Self::retry_first_connect) only those that cannot heal, such as a wrong
+    /// password, or when all [`attempts`](Self::attempts) have failed.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: dropped before it is done, it closes the socket.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O and time enabled.
+    pub async fn connect(&self) -> Result<Connection> {
+        Ok(Connection { kind: Kind::Robust(self.connect_robust().await?) })
+    }
+}
+
+/// A connection to a broker, plain or robust: a cheap handle, to be cloned and shared.
 ///
 /// It stays open as long as something uses it: a clone, a channel, a consumer, a delivery. When the last
 /// of these is dropped it closes in the background; [`close`](Self::close) closes it now and waits.
+///
+/// A plain connection ([`connect`]) ends with its socket. A robust one ([`connect_robust`]) connects again; each of its
+/// sockets in turn is called a link.
 #[derive(Clone)]
 pub struct Connection {
-    link: Arc<Link>,
+    pub(super) kind: Kind,
+}
+
+/// The two ways to act.
+#[derive(Clone)]
+pub(super) enum Kind {
+    Single(SingleConnection),
+    Robust(RobustConnection),
 }
 
 impl Connection {
-    pub(super) fn new(link: Link) -> Self {
-        Self { link: Arc::new(link) }
-    }
-
     /// Opens a channel, with publisher confirms unless
     /// [`without_confirms`](OpenChannel::without_confirms) says otherwise.
     pub fn channel(&self) -> OpenChannel<'_> {
-        OpenChannel::new(&self.link)
+        OpenChannel::new(self)
     }
 
-    /// Closes the connection: tells the server, and waits for its answer. Whoever waits for anything on
-    /// the connection gets [`ErrorKind::Closed`]; consumers' streams end. The second time does nothing.
+    /// Waits until there is a link with everything restored on it. At once while that is so, and on a plain connection.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] if the server does not answer in time, as one that blocks publishers does
-    /// not, or why the connection ended before the answer; it is closed all the same.
+    /// Why there will be none any more.
     ///
     /// # Cancel safety
-    /// Dropped before it is done, it closes in the background.
-    pub async fn close(&self) -> Result<()> {
-        self.link.close(constants::REPLY_SUCCESS, ShortStr::empty()).await
+    /// Cancel safe: put it into a [`timeout`](tokio::time::timeout) to wait for a limited time.
+    pub async fn ready(&self) -> Result<()> {
+        match &self.kind {
+            Kind::Single(connection) if connection.is_open() => Ok(()),
+            Kind::Single(connection) => Err(connection.closed().await.earlier()),
+            Kind::Robust(connection) => connection.ready().await,
+        }
     }
 
-    /// Ends the connection at once, for this reason, without waiting for the server's answer.
-    pub(crate) fn give_up(&self, error: Error) {
-        self.link.give_up(error);
+    /// Whether there is a link with everything restored on it.
+    pub fn is_ready(&self) -> bool {
+        match &self.kind {
+            Kind::Single(connection) => connection.is_open(),
+            Kind::Robust(connection) => connection.is_ready(),
+        }
     }
 
-    /// Waits until the connection has ended, and tells why: [`ErrorKind::Closed`] after
-    /// [`close`](Self::close).
-    ///
-    /// # Cancel safety
-    /// Cancel safe.
-    pub async fn closed(&self) -> Error {
-        self.link.shared.ended().await;
-        self.link.shared.end_reason()
-    }
-
-    /// The host and port that it is with.
-    pub(crate) fn server(&self) -> (&str, u16) {
-        let server = &self.link.shared.server;
-        (&server.host, server.port)
-    }
-
-    /// Whether calls are still accepted.
+    /// Whether the connection has not ended for good. A robust one may wait for a link.
     pub fn is_open(&self) -> bool {
-        self.link.shared.lock().is_open()
+        match &self.kind {
+            Kind::Single(connection) => connection.is_open(),
+            Kind::Robust(connection) => connection.is_open(),
+        }
+    }
+
+    /// What happens to the connection from now on: losses, attempts, restores. The stream ends with the connection. A plain
+    /// connection tells when the server blocks publishers, and as the last event, unless this program closed it, why it
+    /// ended: [`Event::GaveUp`](crate::robust::Event::GaveUp).
+    ///
+    /// ```no_run
+    /// # async fn example(connection: &lepus::Connection) {
+    /// use lepus::robust::Event;
+    ///
+    /// let mut events = connection.events();
+    /// while let Some(event) = events.next().await {
+    ///     match event {
+    ///         Event::Lost { error } => eprintln!("lost: {error}"),
+    ///         Event::Restored { took, unrestored } => {
+    ///             eprintln!("back after {took:?}");
+    ///             unrestored.iter().for_each(|missing| eprintln!("but for {missing}"));
+    ///         }
+    ///         _ => {}
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn events(&self) -> Events {
+        match &self.kind {
+            Kind::Single(connection) => Events::of_single(connection),
+            Kind::Robust(connection) => connection.events(),
+        }
+    }
+
+    /// How often things happened so far. On a plain connection, nothing of what is counted ever does.
+    pub fn counters(&self) -> Counters {
+        match &self.kind {
+            Kind::Single(_) => Counters::default(),
+            Kind::Robust(connection) => connection.counters(),
+        }
     }
 
     /// Why the server takes no publishes at the moment, such as `low on memory`; `None` while it does.
     /// Publishers wait meanwhile, and go on by themselves.
     pub fn blocked(&self) -> Option<ShortStr> {
-        self.link.shared.blocked.borrow().clone()
+        match &self.kind {
+            Kind::Single(connection) => connection.blocked(),
+            Kind::Robust(connection) => connection.blocked(),
+        }
     }
 
-    /// Watches whether the server takes publishes.
+    /// Watches whether the server takes publishes. Without a link, it does not block them.
     pub fn watch_blocked(&self) -> Blocked {
-        Blocked::new(self.link.shared.blocked.subscribe())
+        match &self.kind {
+            Kind::Single(connection) => connection.watch_blocked(),
+            Kind::Robust(connection) => connection.watch_blocked(),
+        }
     }
 
-    /// Gives the server a new secret, such as a renewed OAuth 2 token, before the old one expires.
-    /// `reason` goes to the server's log.
+    /// What the server says of itself: `product`, `version`, `cluster_name`, `capabilities`, … While there is no link, what
+    /// the last one's server said.
+    pub fn server_properties(&self) -> FieldTable {
+        match &self.kind {
+            Kind::Single(connection) => connection.server_properties().clone(),
+            Kind::Robust(connection) => connection.agreement().0,
+        }
+    }
+
+    /// The highest channel number, as agreed with the server on this link or the last one.
+    pub fn channel_max(&self) -> u16 {
+        self.agreed().channel_max
+    }
+
+    /// The size of the largest frame in bytes, as agreed with the server on this link or the last one.
+    pub fn frame_max(&self) -> u32 {
+        self.agreed().frame_max
+    }
+
+    /// The heartbeat interval in seconds, as agreed with the server on this link or the last one; 0 if there are no
+    /// heartbeats.
+    pub fn heartbeat(&self) -> u16 {
+        self.agreed().heartbeat
+    }
+
+    fn agreed(&self) -> Agreed {
+        match &self.kind {
+            Kind::Single(connection) => connection.agreed(),
+            Kind::Robust(connection) => connection.agreement().1,
+        }
+    }
+
+    /// Closes the connection: tells the server, and waits for its answer. Whoever waits for anything on
+    /// the connection gets [`ErrorKind::Closed`]; consumers' streams end. While a robust connection has no link, no further
+    /// attempt is made. The second time does nothing.
     ///
     /// # Errors
-    /// When the server refuses it: then it closes the connection.
+    /// [`ErrorKind::Timeout`] if the server does not answer in time, as one that blocks publishers does
+    /// not. On a plain connection also why it ended before the answer. It is closed all the same.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, it closes in the background.
+    pub async fn close(&self) -> Result<()> {
+        match &self.kind {
+            Kind::Single(connection) => connection.close().await,
+            Kind::Robust(connection) => connection.close().await,
+        }
+    }
+
+    /// Ends in order, for at most `limit`: consumers are cancelled and give back what they have not handed out. Then
+    /// this waits until everything that was delivered is acknowledged, or dropped, and everything that was published
+    /// is confirmed; on a robust connection after a loss on the next link. Then, or when `limit` is over, it closes. It
+    /// never takes longer than `limit`: a close that the server has not answered by then goes on in the background.
+    ///
+    /// Consumers' streams end, so whoever works on deliveries in a loop finishes by itself. On a plain connection a
+    /// consumer still hands out what it has taken from the connection in one go, which is at most its prefetch.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if the limit was over before all was done, with what was not; or as [`close`](Self::close).
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, consumers have stopped, and the connection is open.
+    pub async fn drain(&self, limit: Duration) -> Result<()> {
+        let deadline = Instant::now().checked_add(limit);
+        let drained = before(deadline, self.finish_work()).await;
+        // before the close ends it all
+        let left = drained.is_none().then(|| self.left());
+        let closed = before(deadline, self.close()).await;
+        let limit = limit.as_secs_f32();
+        let text = match (left, closed) {
+            (Some(left), _) => format!("drain: not done within {limit} s: {left}"),
+            (None, Some(closed)) => return closed,
+            (None, None) => format!(
+                "drain: all was acknowledged and confirmed, but the server did not answer connection.close within {limit} s"
+            ),
+        };
+        Err(Error::new(ErrorKind::Timeout, text).with_origin(Origin::User))
+    }
+
+    async fn finish_work(&self) {
+        match &self.kind {
+            Kind::Single(connection) => connection.drain().await,
+            Kind::Robust(connection) => connection.drain().await,
+        }
+    }
+
+    fn left(&self) -> String {
+        match &self.kind {
+            Kind::Single(connection) => connection.left(),
+            Kind::Robust(connection) => connection.left(),
+        }
+    }
+
+    /// Waits until the connection has ended for good, and tells why: [`ErrorKind::Closed`] after
+    /// [`close`](Self::close), or what could not heal.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn closed(&self) -> Error {
+        match &self.kind {
+            Kind::Single(connection) => connection.closed().await,
+            Kind::Robust(connection) => connection.closed().await,
+        }
+    }
+
+    /// Gives the server a new secret, such as a renewed OAuth 2 token, before the old one expires. A robust connection
+    /// uses it for later links, too. `reason` goes to the server's log.
+    ///
+    /// # Errors
+    /// When the server refuses it: then it closes the connection, and a robust one connects again with the old secret.
     ///
     /// # Cancel safety
     /// Once it was sent, the server acts on it, whether anybody waits or not.
     pub async fn update_secret(&self, new_secret: impl Into<Bytes>, reason: &str) -> Result<()> {
-        let reason = ShortStr::try_from(reason)
-            .map_err(|error| Error::new(ErrorKind::Argument, format!("the reason: {error}")))?;
-        let method = connection::UpdateSecret { new_secret: new_secret.into(), reason };
-        self.link.update_secret(&method).await
+        match &self.kind {
+            Kind::Single(connection) => connection.update_secret(new_secret.into(), reason).await,
+            Kind::Robust(connection) => connection.update_secret(new_secret.into(), reason).await,
+        }
     }
+}
 
-    /// What the server says of itself: `product`, `version`, `cluster_name`, `capabilities`, …
-    pub fn server_properties(&self) -> &FieldTable {
-        &self.link.server_properties
-    }
-
-    /// The highest channel number, as agreed with the server.
-    pub fn channel_max(&self) -> u16 {
-        self.link.agreed.channel_max
-    }
-
-    /// The size of the largest frame in bytes, as agreed with the server.
-    pub fn frame_max(&self) -> u32 {
-        self.link.agreed.frame_max
-    }
-
-    /// The heartbeat interval in seconds, as agreed with the server; 0 if there are no heartbeats.
-    pub fn heartbeat(&self) -> u16 {
-        self.link.agreed.heartbeat
+/// Waits for a future until the deadline; `None` if it was too late.
+async fn before<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        Some(deadline) => timeout_at(deadline, future).await.ok(),
+        // one that lies too far ahead is none
+        None => Some(future.await),
     }
 }
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (host, port) = self.server();
         let mut debug = f.debug_struct("Connection");
-        debug
-            .field("host", &host)
-            .field("port", &port)
-            .field("is_open", &self.is_open())
-            .finish_non_exhaustive()
-    }
-}
-
-/// Watches whether the server takes publishes; see [`Connection::watch_blocked`].
-#[derive(Clone, Debug)]
-pub struct Blocked(watch::Receiver<Option<ShortStr>>);
-
-impl Blocked {
-    pub(crate) fn new(blocked: watch::Receiver<Option<ShortStr>>) -> Self {
-        Self(blocked)
-    }
-
-    /// Waits for the next change, and returns the reason, or `None` if publishes are taken again. Quick
-    /// changes in between may be missed; the last one is not. After the connection's end: waits for ever.
-    ///
-    /// # Cancel safety
-    /// Cancel safe.
-    pub async fn changed(&mut self) -> Option<ShortStr> {
-        if self.0.changed().await.is_err() {
-            std::future::pending::<()>().await;
+        match &self.kind {
+            Kind::Single(connection) => {
+                let (host, port) = connection.server();
+                debug.field("host", &host).field("port", &port);
+            }
+            Kind::Robust(connection) => {
+                debug.field("hosts", &connection.hosts());
+            }
         }
-        self.0.borrow_and_update().clone()
+        debug.field("is_ready", &self.is_ready()).finish_non_exhaustive()
     }
 }

@@ -1,50 +1,37 @@
 //! Consumers: streams of deliveries.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use futures_core::Stream;
 
-use super::arguments::{Collected, StreamOffset};
-use super::carrier::private::Deliveries;
-use super::carrier::{BoxFuture, Carrier};
-use super::channel::{Channel, ChannelInner, short};
-use super::delivery::{Acks, Delivery, Incoming, Token};
+use super::channel::Channel;
 use super::worker::Handle;
 use crate::codec::generated::basic;
-use crate::codec::peer_text::PeerText;
 use crate::codec::{FieldValue, ShortStr};
-use crate::driver::queue::{DeliveryQueue, End};
-use crate::error::{Error, ErrorKind, Result};
-use crate::mux::delivery::Delivery as Raw;
-
-/// What a consumer is started with.
-#[derive(Clone, Debug)]
-pub struct ConsumeSpec {
-    /// `None`: as the channel says.
-    pub(crate) prefetch: Option<u16>,
-    pub(crate) method: basic::Consume,
-}
+use crate::error::Result;
+use crate::robust::RobustConsumer;
+use crate::single::{
+    BoxFuture, Collected, ConsumeSpec, Delivery, Incoming, SingleConsumer, StreamOffset, short,
+};
 
 /// Starts a consumer when awaited; see [`Queue::consume`](super::Queue::consume).
 #[derive(Clone, Debug)]
 #[must_use = "a consumer is started when this is awaited"]
-pub struct Consume<'a, C = Channel> {
-    carrier: &'a C,
+pub struct Consume<'a> {
+    channel: &'a Channel,
     tag: Result<ShortStr>,
     spec: ConsumeSpec,
     arguments: Collected,
 }
 
-impl<'a, C: Carrier> Consume<'a, C> {
-    pub(super) fn new(carrier: &'a C, queue: ShortStr) -> Self {
+impl<'a> Consume<'a> {
+    pub(super) fn new(channel: &'a Channel, queue: ShortStr) -> Self {
         let method = basic::Consume { queue, ..Default::default() };
         let spec = ConsumeSpec { prefetch: None, method };
-        Self { carrier, tag: Ok(ShortStr::empty()), spec, arguments: Collected::default() }
+        Self { channel, tag: Ok(ShortStr::empty()), spec, arguments: Collected::default() }
     }
 
     /// How many unacknowledged deliveries this consumer may have; 0 for no limit. What the channel says
@@ -91,7 +78,7 @@ impl<'a, C: Carrier> Consume<'a, C> {
 
     /// Consumes with a handler instead of a stream: it gets each message as [`Incoming`], without the means to
     /// acknowledge; its `Ok` does that, an error or a panic rejects the message. See [`Handle`].
-    pub fn handle<F, R, E>(self, handler: F) -> Handle<'a, F, C>
+    pub fn handle<F, R, E>(self, handler: F) -> Handle<'a, F>
     where
         F: Fn(Incoming) -> R + Send + Sync + 'static,
         R: Future<Output = Result<(), E>> + Send + 'static,
@@ -100,19 +87,14 @@ impl<'a, C: Carrier> Consume<'a, C> {
         Handle::new(self, handler)
     }
 
-    /// What it acts through.
-    pub(super) fn carrier(&self) -> &'a C {
-        self.carrier
-    }
-
-    /// Whether deliveries need no acks.
-    pub(super) fn is_no_ack(&self) -> bool {
-        self.spec.method.no_ack
+    /// The channel that it consumes on.
+    pub(super) fn channel(&self) -> &'a Channel {
+        self.channel
     }
 }
 
-impl<'a, C: Carrier> IntoFuture for Consume<'a, C> {
-    type Output = Result<C::Consumer>;
+impl<'a> IntoFuture for Consume<'a> {
+    type Output = Result<Consumer>;
     type IntoFuture = BoxFuture<'a, Self::Output>;
 
     /// Starts the consumer. A tag that is in use on the channel is an error, with nothing sent. Cancel
@@ -122,16 +104,21 @@ impl<'a, C: Carrier> IntoFuture for Consume<'a, C> {
             let mut spec = self.spec;
             spec.method.consumer_tag = self.tag?;
             spec.method.arguments = self.arguments.finish()?;
-            self.carrier.consume(spec).await
+            self.channel.consume(spec).await
         })
     }
 }
 
 /// A consumer: the stream of its deliveries.
 ///
+/// On a robust connection it goes on after a loss. What was delivered before and not acknowledged comes again: what still
+/// waited here is dropped, and an ack of what was handed out is [`Settled::Stale`](crate::Settled::Stale). If the server
+/// cancels the consumer there, because its queue was deleted or moved, it starts again once the queue is there (see
+/// [`Options::revive_consumers`](crate::robust::Options::revive_consumers)).
+///
 /// An item is an error only as the last one: when the server cancelled the consumer
-/// ([`ErrorKind::ConsumerCancelled`]), or the channel or connection ended. After a cancel or close by the user the
-/// stream just ends.
+/// ([`ErrorKind::ConsumerCancelled`](crate::ErrorKind::ConsumerCancelled)), or the channel or connection ended for good.
+/// After a cancel or close by the user the stream just ends.
 ///
 /// Dropped, the consumer is cancelled in the background, and what it had not handed out goes back to the queue.
 ///
@@ -147,40 +134,27 @@ impl<'a, C: Carrier> IntoFuture for Consume<'a, C> {
 /// # }
 /// ```
 pub struct Consumer {
-    channel: Arc<ChannelInner>,
-    tag: ShortStr,
-    queue: Arc<DeliveryQueue>,
-    /// Taken from the queue, and not handed out yet.
-    taken: VecDeque<Raw>,
-    /// The bytes of what was taken together. They count until all of it was handed out and more is asked for, so that
-    /// nothing is counted for each message.
-    counted: usize,
-    acks: Arc<Acks>,
-    /// Nothing more is to be told.
-    done: bool,
+    pub(super) kind: Kind,
+}
+
+pub(super) enum Kind {
+    Single(SingleConsumer),
+    Robust(RobustConsumer),
 }
 
 impl Consumer {
-    pub(super) fn new(channel: Arc<ChannelInner>, queue: Arc<DeliveryQueue>) -> Self {
-        let acks = Arc::new(Acks::new(Arc::clone(&channel), queue.no_ack()));
-        Self { channel, tag: queue.tag(), queue, taken: VecDeque::new(), counted: 0, acks, done: false }
-    }
-
-    /// The token is dropped once this consumer and all that it has delivered are gone. For a consumer
-    /// that has delivered nothing.
-    pub(crate) fn hold(&mut self, token: Token) {
-        self.acks = Arc::new(self.acks.holding(token));
-    }
-
-    /// The consumer's tag, also if the server made it up.
+    /// The consumer's tag, also if the server made it up. It stays the same after a loss.
     pub fn tag(&self) -> &ShortStr {
-        &self.tag
+        match &self.kind {
+            Kind::Single(consumer) => consumer.tag(),
+            Kind::Robust(consumer) => consumer.tag(),
+        }
     }
 
     /// The next delivery; `None` once the consumer was cancelled, or its channel or connection closed.
     ///
     /// # Errors
-    /// Once, as the last item, if something else ended the consumer.
+    /// Once, as the last item, if something else ended the consumer for good.
     ///
     /// # Cancel safety
     /// Cancel safe: no delivery is lost.
@@ -194,83 +168,86 @@ impl Consumer {
     /// stream, which then ends.
     ///
     /// # Errors
-    /// As [`Channel::call`].
+    /// As [`Channel::call`]. On a robust connection only [`ErrorKind::Timeout`](crate::ErrorKind::Timeout), if the server
+    /// does not answer in time: after a loss there is nothing to cancel.
     ///
     /// # Cancel safety
     /// Once it was sent, the consumer ends.
     pub async fn cancel(&mut self) -> Result<()> {
-        self.cancelling().await
+        match &mut self.kind {
+            Kind::Single(consumer) => consumer.cancelling().await,
+            Kind::Robust(consumer) => consumer.cancel().await,
+        }
     }
 
-    /// As [`cancel`](Self::cancel), without holding the consumer.
-    pub(crate) fn cancelling(&self) -> impl Future<Output = Result<()>> + Send + use<> {
-        let (channel, queue) = (Arc::clone(&self.channel), Arc::clone(&self.queue));
-        async move { channel.link.cancel(&queue).await }
+    /// Cancels the consumer at the server until [`resume`](Self::resume), also across losses. What has come and was not
+    /// handed out goes back to its queue; without acks it can still be taken. Then the stream waits. An auto-delete queue
+    /// goes with its last consumer, also if that is only paused; a robust connection declares it again when it is resumed.
+    ///
+    /// # Errors
+    /// As [`cancel`](Self::cancel).
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, it goes on in the background.
+    pub async fn pause(&mut self) -> Result<()> {
+        match &mut self.kind {
+            Kind::Single(consumer) => consumer.pause().await,
+            Kind::Robust(consumer) => consumer.pause().await,
+        }
     }
 
-    /// As [`cancel`](Self::cancel), without waiting for the answer, nor for the channel's turn.
-    pub(crate) fn cancel_now(&self) {
-        self.channel.link.cancel_now(&self.queue);
+    /// Goes on after [`pause`](Self::pause); on a robust connection once there is a link. Does nothing if it is not
+    /// paused, or was cancelled.
+    ///
+    /// # Errors
+    /// As [`Queue::consume`](super::Queue::consume).
+    ///
+    /// # Cancel safety
+    /// On a plain connection a consumer whose start nobody waits for stays paused. On a robust one it goes on in the
+    /// background.
+    pub async fn resume(&mut self) -> Result<()> {
+        match &mut self.kind {
+            Kind::Single(consumer) => consumer.resume().await,
+            Kind::Robust(consumer) => consumer.resume().await,
+        }
     }
 
-    /// Whether nothing more will come.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.queue.has_ended()
+    /// Whether it is paused.
+    pub fn is_paused(&self) -> bool {
+        match &self.kind {
+            Kind::Single(consumer) => consumer.is_paused(),
+            Kind::Robust(consumer) => consumer.is_paused(),
+        }
     }
 
-    /// The channel that it consumes on.
-    pub(crate) fn channel(&self) -> Channel {
-        Channel::of(&self.channel)
-    }
-
-    /// Whether the channel that it consumes on has not ended.
-    pub(crate) fn is_open(&self) -> bool {
-        self.channel.link.state.error().is_none()
-    }
-
-    /// Resolves when that channel has ended, and tells why. Holds nothing open.
-    pub(crate) fn over(&self) -> impl Future<Output = Error> + Send + use<> {
-        let state = Arc::clone(&self.channel.link.state);
-        async move { state.over().await }
-    }
-
-    /// Whether what it hands out is to be acknowledged.
-    pub(crate) fn needs_acks(&self) -> bool {
-        !self.queue.no_ack()
+    /// Changes how many unacknowledged deliveries the consumer may have while it runs; 0 for no limit. AMQP sets that at
+    /// a consumer's start, so this is [`pause`](Self::pause) and [`resume`](Self::resume) in one: what has come and was not
+    /// handed out goes back to its queue and is delivered again, perhaps to somebody else. A paused consumer stays paused,
+    /// and resumes with this.
+    ///
+    /// # Errors
+    /// As [`resume`](Self::resume).
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, the consumer may stay paused.
+    pub async fn set_prefetch(&mut self, deliveries: u16) -> Result<()> {
+        let was_paused = self.is_paused();
+        if !was_paused {
+            self.pause().await?;
+        }
+        match &mut self.kind {
+            Kind::Single(consumer) => consumer.set_prefetch(deliveries),
+            Kind::Robust(consumer) => consumer.set_prefetch(deliveries),
+        }
+        if was_paused { Ok(()) } else { self.resume().await }
     }
 
     #[inline]
-    pub(crate) fn poll_delivery(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
-        if self.taken.is_empty()
-            && let Err(end) = ready!(self.poll_take(context))
-        {
-            return Poll::Ready(end.map(Err));
+    fn poll_delivery(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
+        match &mut self.kind {
+            Kind::Single(consumer) => consumer.poll_delivery(context),
+            Kind::Robust(consumer) => consumer.poll_delivery(context),
         }
-        let delivery = self.taken.pop_front();
-        Poll::Ready(delivery.map(|raw| Ok(Delivery::new(raw, &self.acks))))
-    }
-
-    /// Takes what waits. `Err`: nothing more will come, and why, if that is to be told.
-    #[inline(never)]
-    fn poll_take(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Option<Error>>> {
-        if self.done {
-            return Poll::Ready(Err(None));
-        }
-        self.queue.free(std::mem::take(&mut self.counted));
-        let taken = ready!(self.channel.link.poll_take(&self.queue, &mut self.taken, context));
-        Poll::Ready(taken.map(|weight| self.counted = weight).map_err(|end| {
-            self.done = true;
-            match end {
-                End::Cancelled => None,
-                End::CancelledByServer => {
-                    let tag = PeerText(self.tag.as_bytes());
-                    let text = format!("the server cancelled consumer \"{tag}\"; its queue may be gone");
-                    Some(Error::new(ErrorKind::ConsumerCancelled, text))
-                }
-                End::Failed(error) if error.kind() == ErrorKind::Closed => None,
-                End::Failed(error) => Some(error),
-            }
-        }))
     }
 }
 
@@ -282,25 +259,8 @@ impl Stream for Consumer {
     }
 }
 
-impl Deliveries for Consumer {
-    async fn next(&mut self) -> Option<Result<Delivery>> {
-        Self::next(self).await
-    }
-
-    async fn cancel(&mut self) -> Result<()> {
-        Self::cancel(self).await
-    }
-}
-
-impl Drop for Consumer {
-    fn drop(&mut self) {
-        self.queue.free(self.counted);
-        self.channel.link.abandon_consumer(&self.queue, &self.taken);
-    }
-}
-
 impl fmt::Debug for Consumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Consumer").field("tag", &self.tag).finish_non_exhaustive()
+        f.debug_struct("Consumer").field("tag", self.tag()).finish_non_exhaustive()
     }
 }

@@ -2,20 +2,17 @@
 
 use std::future::IntoFuture;
 
-use super::arguments::Collected;
-use super::carrier::{BoxFuture, Carrier};
-use super::channel::{Channel, short};
-use super::message::Message;
+use super::channel::Channel;
 use super::publish::{Enqueue, Publish};
-use super::routing_key::RoutingKey;
 use crate::codec::generated::exchange;
 use crate::codec::{FieldValue, ShortStr};
 use crate::error::Result;
+use crate::single::{BoxFuture, Collected, Message, RoutingKey, short};
 
 /// An exchange: a cheap handle, to be cloned and shared.
 #[derive(Clone, Debug)]
-pub struct Exchange<C = Channel> {
-    carrier: C,
+pub struct Exchange {
+    channel: Channel,
     name: ShortStr,
 }
 
@@ -56,9 +53,9 @@ impl From<ShortStr> for ExchangeKind {
     }
 }
 
-impl<C: Carrier> Exchange<C> {
-    pub(crate) fn new(carrier: C, name: ShortStr) -> Self {
-        Self { carrier, name }
+impl Exchange {
+    pub(crate) fn new(channel: Channel, name: ShortStr) -> Self {
+        Self { channel, name }
     }
 
     /// Its name; empty for the default exchange.
@@ -83,7 +80,7 @@ impl<C: Carrier> Exchange<C> {
         &'a self,
         routing_key: impl Into<RoutingKey<'a>>,
         message: impl Into<Message>,
-    ) -> Publish<'a, C> {
+    ) -> Publish<'a> {
         Publish::new(self.enqueue(routing_key, message))
     }
 
@@ -94,22 +91,22 @@ impl<C: Carrier> Exchange<C> {
         &'a self,
         routing_key: impl Into<RoutingKey<'a>>,
         message: impl Into<Message>,
-    ) -> Enqueue<'a, C> {
-        Enqueue::new(&self.carrier, &self.name, routing_key.into(), message.into())
+    ) -> Enqueue<'a> {
+        Enqueue::new(&self.channel, &self.name, routing_key.into(), message.into())
     }
 
     /// Binds this exchange to another: messages that `source` takes for `routing_key` come here, too.
-    pub fn bind(&self, source: &Self, routing_key: impl TryInto<ShortStr>) -> BindExchange<'_, C> {
+    pub fn bind(&self, source: &Self, routing_key: impl TryInto<ShortStr>) -> BindExchange<'_> {
         BindExchange::new(self, source, routing_key, false)
     }
 
     /// Removes a binding to another exchange. One that does not exist counts as removed.
-    pub fn unbind(&self, source: &Self, routing_key: impl TryInto<ShortStr>) -> BindExchange<'_, C> {
+    pub fn unbind(&self, source: &Self, routing_key: impl TryInto<ShortStr>) -> BindExchange<'_> {
         BindExchange::new(self, source, routing_key, true)
     }
 
     /// Deletes the exchange. One that does not exist counts as deleted.
-    pub fn delete(&self) -> DeleteExchange<'_, C> {
+    pub fn delete(&self) -> DeleteExchange<'_> {
         DeleteExchange { exchange: self, if_unused: false }
     }
 }
@@ -117,18 +114,18 @@ impl<C: Carrier> Exchange<C> {
 /// Declares an exchange when awaited; see [`Channel::declare_exchange`].
 #[derive(Clone, Debug)]
 #[must_use = "an exchange is declared when this is awaited"]
-pub struct DeclareExchange<'a, C = Channel> {
-    carrier: &'a C,
+pub struct DeclareExchange<'a> {
+    channel: &'a Channel,
     name: Result<ShortStr>,
     method: exchange::Declare,
     arguments: Collected,
 }
 
-impl<'a, C: Carrier> DeclareExchange<'a, C> {
-    pub(crate) fn new(carrier: &'a C, name: impl TryInto<ShortStr>, kind: ExchangeKind) -> Self {
+impl<'a> DeclareExchange<'a> {
+    pub(crate) fn new(channel: &'a Channel, name: impl TryInto<ShortStr>, kind: ExchangeKind) -> Self {
         let method = exchange::Declare { kind: kind.name(), durable: true, ..Default::default() };
         let name = short("the exchange's name", name);
-        Self { carrier, name, method, arguments: Collected::default() }
+        Self { channel, name, method, arguments: Collected::default() }
     }
 
     /// Does not survive a restart of the server. Durable unless set.
@@ -169,8 +166,8 @@ impl<'a, C: Carrier> DeclareExchange<'a, C> {
     }
 }
 
-impl<'a, C: Carrier> IntoFuture for DeclareExchange<'a, C> {
-    type Output = Result<Exchange<C>>;
+impl<'a> IntoFuture for DeclareExchange<'a> {
+    type Output = Result<Exchange>;
     type IntoFuture = BoxFuture<'a, Self::Output>;
 
     /// Declares the exchange. If it exists with other settings, the server closes the channel with 406.
@@ -178,10 +175,10 @@ impl<'a, C: Carrier> IntoFuture for DeclareExchange<'a, C> {
         Box::pin(async move {
             let name = self.name?;
             let arguments = self.arguments.finish()?;
-            self.carrier
+            self.channel
                 .request(exchange::Declare { exchange: name.clone(), arguments, ..self.method })
                 .await?;
-            Ok(Exchange::new(self.carrier.clone(), name))
+            Ok(Exchange::new(self.channel.clone(), name))
         })
     }
 }
@@ -189,8 +186,8 @@ impl<'a, C: Carrier> IntoFuture for DeclareExchange<'a, C> {
 /// Binds an exchange to another, or removes the binding, when awaited.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is bound until this is awaited"]
-pub struct BindExchange<'a, C = Channel> {
-    carrier: &'a C,
+pub struct BindExchange<'a> {
+    channel: &'a Channel,
     destination: &'a ShortStr,
     source: ShortStr,
     routing_key: Result<ShortStr>,
@@ -198,15 +195,15 @@ pub struct BindExchange<'a, C = Channel> {
     unbind: bool,
 }
 
-impl<'a, C: Carrier> BindExchange<'a, C> {
+impl<'a> BindExchange<'a> {
     fn new(
-        destination: &'a Exchange<C>,
-        source: &Exchange<C>,
+        destination: &'a Exchange,
+        source: &Exchange,
         routing_key: impl TryInto<ShortStr>,
         unbind: bool,
     ) -> Self {
         Self {
-            carrier: &destination.carrier,
+            channel: &destination.channel,
             destination: &destination.name,
             source: source.name.clone(),
             routing_key: short("the routing key", routing_key),
@@ -222,7 +219,7 @@ impl<'a, C: Carrier> BindExchange<'a, C> {
     }
 }
 
-impl<'a, C: Carrier> IntoFuture for BindExchange<'a, C> {
+impl<'a> IntoFuture for BindExchange<'a> {
     type Output = Result<()>;
     type IntoFuture = BoxFuture<'a, Self::Output>;
 
@@ -233,10 +230,10 @@ impl<'a, C: Carrier> IntoFuture for BindExchange<'a, C> {
             let no_wait = false;
             if self.unbind {
                 let method = exchange::Unbind { destination, source, routing_key, no_wait, arguments };
-                self.carrier.request(method).await?;
+                self.channel.request(method).await?;
             } else {
                 let method = exchange::Bind { destination, source, routing_key, no_wait, arguments };
-                self.carrier.request(method).await?;
+                self.channel.request(method).await?;
             }
             Ok(())
         })
@@ -246,12 +243,12 @@ impl<'a, C: Carrier> IntoFuture for BindExchange<'a, C> {
 /// Deletes an exchange when awaited; see [`Exchange::delete`].
 #[derive(Clone, Debug)]
 #[must_use = "an exchange is deleted when this is awaited"]
-pub struct DeleteExchange<'a, C = Channel> {
-    exchange: &'a Exchange<C>,
+pub struct DeleteExchange<'a> {
+    exchange: &'a Exchange,
     if_unused: bool,
 }
 
-impl<C> DeleteExchange<'_, C> {
+impl DeleteExchange<'_> {
     /// Only if nothing is bound to it; otherwise the server closes the channel with 406.
     pub fn if_unused(mut self) -> Self {
         self.if_unused = true;
@@ -259,16 +256,16 @@ impl<C> DeleteExchange<'_, C> {
     }
 }
 
-impl<'a, C: Carrier> IntoFuture for DeleteExchange<'a, C> {
+impl<'a> IntoFuture for DeleteExchange<'a> {
     type Output = Result<()>;
     type IntoFuture = BoxFuture<'a, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Exchange { carrier, name } = self.exchange;
+            let Exchange { channel, name } = self.exchange;
             let method =
                 exchange::Delete { exchange: name.clone(), if_unused: self.if_unused, no_wait: false };
-            carrier.request(method).await.map(drop)
+            channel.request(method).await.map(drop)
         })
     }
 }

@@ -6,81 +6,133 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::carrier::{BoxFuture, Carrier, Outbound};
-use super::channel::Channel;
-use super::message::Message;
-use super::routing_key::RoutingKey;
+use tokio::time::{Instant, timeout_at};
+
+use super::channel::{Channel, Kind};
+use super::confirm::Confirm;
 use crate::codec::ShortStr;
 use crate::error::{Error, ErrorKind, Origin, Result};
+use crate::single::{BoxFuture, Message, Outbound, RoutingKey};
 
-/// Hands a message over for writing when awaited, and returns its [`Confirm`](super::Confirm); see
+/// Hands a message over for writing when awaited, and returns its [`Confirm`]; see
 /// [`Exchange::enqueue`](super::Exchange::enqueue).
 ///
-/// Errors, with nothing sent: [`ErrorKind::Argument`](crate::ErrorKind::Argument) if routing key or
-/// properties break a limit; the reason if the channel has ended.
+/// Errors, with nothing sent: [`ErrorKind::Argument`] if routing key or properties break a limit;
+/// [`ErrorKind::NotSent`] after a [`deadline`](Self::deadline), or as a robust connection's
+/// [`on_outage`](crate::robust::Options::on_outage) says; the reason if the channel has ended.
 ///
 /// # Cancel safety
 /// Dropped before it is done, nothing is sent; never a part of a message.
 #[must_use = "nothing is published until this is awaited"]
-pub struct Enqueue<'a, C: Carrier = Channel> {
-    carrier: &'a C,
+pub struct Enqueue<'a> {
+    channel: &'a Channel,
     outbound: Outbound<'a>,
-    state: State<C::Confirm>,
+    limit: Option<Duration>,
+    state: State,
 }
 
-enum State<T> {
+enum State {
     /// Not tried yet.
     Ready(Message),
     /// It has to wait; this owns all that it needs.
-    Waiting(BoxFuture<'static, Result<T>>),
+    Waiting(BoxFuture<'static, Result<Confirm>>),
     /// It is handed over.
     Done,
 }
 
-impl<'a, C: Carrier> Enqueue<'a, C> {
+impl<'a> Enqueue<'a> {
     #[inline]
     pub(super) fn new(
-        carrier: &'a C,
+        channel: &'a Channel,
         exchange: &'a ShortStr,
         routing_key: RoutingKey<'a>,
         message: Message,
     ) -> Self {
-        let outbound = Outbound { exchange, routing_key, mandatory: false, awaited: false, patience: None };
-        Self { carrier, outbound, state: State::Ready(message) }
+        let outbound = Outbound { exchange, routing_key, mandatory: false, awaited: false };
+        Self { channel, outbound, limit: None, state: State::Ready(message) }
     }
 
-    /// If the message reaches no queue it comes back, instead of being dropped: its [`Confirm`](super::Confirm) is then
-    /// [`ErrorKind::Returned`](crate::ErrorKind::Returned).
+    /// If the message reaches no queue it comes back, instead of being dropped: its [`Confirm`] is then
+    /// [`ErrorKind::Returned`].
     pub fn mandatory(mut self) -> Self {
         self.outbound.mandatory = true;
         self
     }
 
-    /// Waits at most so long until the message can be handed over: while the server blocks, while too much waits
-    /// to be written, and on a robust connection while there is none, whatever that says for all messages. Then
-    /// it fails with [`ErrorKind::Timeout`], and nothing is sent. [`Duration::MAX`] is for ever.
-    pub fn wait_at_most(mut self, limit: Duration) -> Self {
-        self.outbound.patience = Some(limit);
+    /// How long everything may take from now on: waiting for a link or for room to write, being published again after a
+    /// loss, and the confirm. It ends in one of three ways:
+    ///
+    /// - confirmed: `Ok`;
+    /// - [`ErrorKind::NotSent`]: the message was not handed over in time. It is withdrawn, and will never arrive;
+    /// - [`ErrorKind::Unconfirmed`], from the [`Confirm`]: the message was handed over and no confirm came. It may have
+    ///   arrived, or may still arrive. It is not published again.
+    ///
+    /// So a web handler can answer 202, 503 or 504 and be right each time:
+    ///
+    /// ```no_run
+    /// # async fn example(exchange: &lepus::Exchange) {
+    /// use std::time::Duration;
+    /// use lepus::ErrorKind;
+    ///
+    /// let published = exchange.publish("orders.new", "{}").deadline(Duration::from_secs(2)).await;
+    /// let status = match published.map_err(|error| error.kind()) {
+    ///     Ok(()) => 202,
+    ///     Err(ErrorKind::NotSent) => 503,
+    ///     Err(ErrorKind::Unconfirmed) => 504,
+    ///     Err(_) => 500,
+    /// };
+    /// # let _ = status;
+    /// # }
+    /// ```
+    ///
+    /// It overrides what a robust connection's [`on_outage`](crate::robust::Options::on_outage) says.
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
         self
     }
 
-    fn wait(&self, mut message: Message) -> BoxFuture<'static, Result<C::Confirm>> {
-        let carrier = self.carrier.clone();
-        let Outbound { exchange, ref routing_key, mandatory, awaited, patience } = self.outbound;
-        let (exchange, routing_key) = (exchange.clone(), routing_key.detach());
+    #[inline]
+    fn attempt(&mut self) -> Result<Option<Confirm>> {
+        let State::Ready(message) = &mut self.state else { return Ok(None) };
+        match &self.channel.kind {
+            Kind::Single(channel) => {
+                let sent = channel.try_send(&self.outbound, message)?;
+                Ok(sent.map(|sent| Confirm::single(channel.confirm(sent))))
+            }
+            Kind::Robust(channel) => {
+                let confirm = channel.try_enqueue(&self.outbound, message, self.limit.is_some())?;
+                Ok(confirm.map(Confirm::robust))
+            }
+        }
+    }
+
+    fn wait(&self, mut message: Message) -> BoxFuture<'static, Result<Confirm>> {
+        let channel = self.channel.clone();
+        let Outbound { exchange, ref routing_key, mandatory, awaited } = self.outbound;
+        let (exchange, routing_key, limit) = (exchange.clone(), routing_key.detach(), self.limit);
+        // one that lies too far ahead is none
+        let deadline = limit.and_then(|limit| Some((limit, Instant::now().checked_add(limit)?)));
         Box::pin(async move {
-            let outbound = Outbound { exchange: &exchange, routing_key, mandatory, awaited, patience };
-            let accepted = carrier.enqueue(&outbound, &mut message);
-            let Some(patience) = patience else { return accepted.await };
-            tokio::time::timeout(patience, accepted)
-                .await
-                .unwrap_or_else(|_| Err(not_handed_over(&outbound, patience)))
+            let outbound = Outbound { exchange: &exchange, routing_key, mandatory, awaited };
+            let accepted = async {
+                match &channel.kind {
+                    Kind::Single(channel) => channel.enqueue(&outbound, &message).await.map(Confirm::single),
+                    Kind::Robust(channel) => {
+                        channel.enqueue(&outbound, &mut message, limit.is_some()).await.map(Confirm::robust)
+                    }
+                }
+            };
+            let Some((limit, deadline)) = deadline else { return accepted.await };
+            match timeout_at(deadline, accepted).await {
+                Ok(accepted) => Ok(accepted?.until(limit, deadline)),
+                Err(_) => Err(not_sent(&outbound, limit, &channel)),
+            }
         })
     }
 
     /// Not tried yet, or not possible at once.
     #[cold]
-    fn poll_waiting(&mut self, context: &mut Context<'_>) -> Poll<Result<C::Confirm>> {
+    fn poll_waiting(&mut self, context: &mut Context<'_>) -> Poll<Result<Confirm>> {
         if let State::Ready(message) = &mut self.state {
             let message = std::mem::take(message);
             self.state = State::Waiting(self.wait(message));
@@ -95,60 +147,73 @@ impl<'a, C: Carrier> Enqueue<'a, C> {
             State::Ready(_) | State::Done => Poll::Pending,
         }
     }
+
+    /// Handed over at once.
+    #[inline]
+    fn handed_over(&mut self, confirm: Confirm) -> Confirm {
+        self.state = State::Done;
+        match self.limit {
+            None => confirm,
+            Some(limit) => match Instant::now().checked_add(limit) {
+                Some(deadline) => confirm.until(limit, deadline),
+                None => confirm,
+            },
+        }
+    }
 }
 
-impl<C: Carrier> Future for Enqueue<'_, C> {
-    type Output = Result<C::Confirm>;
+impl Future for Enqueue<'_> {
+    type Output = Result<Confirm>;
 
     #[inline]
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<C::Confirm>> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Confirm>> {
         let this = &mut *self;
-        if let State::Ready(message) = &mut this.state
-            && let Some(tried) = this.carrier.try_enqueue(&this.outbound, message).transpose()
-        {
-            this.state = State::Done;
-            return Poll::Ready(tried);
+        match this.attempt() {
+            Ok(Some(confirm)) => Poll::Ready(Ok(this.handed_over(confirm))),
+            Ok(None) => this.poll_waiting(context),
+            Err(error) => {
+                this.state = State::Done;
+                Poll::Ready(Err(error))
+            }
         }
-        this.poll_waiting(context)
     }
 }
 
 /// Publishes a message when awaited, and waits for its confirm; see
 /// [`Exchange::publish`](super::Exchange::publish).
 ///
-/// Errors: those of [`Enqueue`], and those of [`Confirm`](super::Confirm).
+/// Errors: those of [`Enqueue`], and those of [`Confirm`].
 ///
 /// # Cancel safety
 /// Dropped before the message was handed over, nothing is sent; afterwards all of it is sent. Never a part.
 #[must_use = "nothing is published until this is awaited"]
-pub struct Publish<'a, C: Carrier = Channel> {
-    enqueue: Enqueue<'a, C>,
-    confirm: Option<C::Confirm>,
+pub struct Publish<'a> {
+    enqueue: Enqueue<'a>,
+    confirm: Option<Confirm>,
 }
 
-impl<'a, C: Carrier> Publish<'a, C> {
+impl<'a> Publish<'a> {
     #[inline]
-    pub(super) fn new(enqueue: Enqueue<'a, C>) -> Self {
+    pub(super) fn new(enqueue: Enqueue<'a>) -> Self {
         let outbound = Outbound { awaited: true, ..enqueue.outbound };
         Self { enqueue: Enqueue { outbound, ..enqueue }, confirm: None }
     }
 
     /// If the message reaches no queue it comes back, instead of being dropped: this then fails with
-    /// [`ErrorKind::Returned`](crate::ErrorKind::Returned).
+    /// [`ErrorKind::Returned`].
     pub fn mandatory(mut self) -> Self {
         self.enqueue.outbound.mandatory = true;
         self
     }
 
-    /// Waits at most so long until the message can be handed over; see [`Enqueue::wait_at_most`]. The wait for
-    /// the confirm is not limited by this.
-    pub fn wait_at_most(mut self, limit: Duration) -> Self {
-        self.enqueue.outbound.patience = Some(limit);
+    /// How long everything may take, the confirm included; see [`Enqueue::deadline`].
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        self.enqueue.limit = Some(limit);
         self
     }
 }
 
-impl<C: Carrier> Future for Publish<'_, C> {
+impl Future for Publish<'_> {
     type Output = Result<()>;
 
     #[inline]
@@ -162,21 +227,28 @@ impl<C: Carrier> Future for Publish<'_, C> {
     }
 }
 
-/// The caller's limit ended the wait for a connection, or for room to write.
-fn not_handed_over(outbound: &Outbound<'_>, limit: Duration) -> Error {
+/// The deadline has passed before the message could be handed over.
+fn not_sent(outbound: &Outbound<'_>, limit: Duration, channel: &Channel) -> Error {
     let limit = limit.as_secs_f32();
     let text =
-        format!("{outbound}: not sent, because it could not be written within {limit} s (wait_at_most)");
-    Error::new(ErrorKind::Timeout, text).with_origin(Origin::User)
+        format!("{outbound}: not sent within its deadline of {limit} s; it is withdrawn and will not arrive");
+    let error = Error::new(ErrorKind::NotSent, text);
+    match &channel.kind {
+        Kind::Robust(channel) => match channel.down() {
+            Some(why) => error.with_origin(why.origin()).with_source(why),
+            None => error.with_origin(Origin::User),
+        },
+        Kind::Single(_) => error.with_origin(Origin::User),
+    }
 }
 
-impl<C: Carrier> fmt::Debug for Enqueue<'_, C> {
+impl fmt::Debug for Enqueue<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Enqueue").field("outbound", &self.outbound).finish_non_exhaustive()
     }
 }
 
-impl<C: Carrier> fmt::Debug for Publish<'_, C> {
+impl fmt::Debug for Publish<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Publish").field(&self.enqueue).finish()
     }

@@ -3,30 +3,29 @@
 use std::future::IntoFuture;
 use std::time::Duration;
 
-use super::arguments::{Collected, DeadLetterStrategy, Overflow, QueueType, count, millis};
-use super::carrier::{BoxFuture, Carrier};
-use super::channel::{Channel, short};
+use super::channel::Channel;
 use super::consumer::Consume;
-use super::delivery::Delivery;
 use super::exchange::Exchange;
-use super::name::Name;
 use crate::codec::generated::{basic, queue};
 use crate::codec::{FieldValue, ShortStr};
 use crate::error::Result;
+use crate::single::{
+    BoxFuture, Collected, DeadLetterStrategy, Delivery, Name, Overflow, QueueType, count, millis, short,
+};
 
 /// A queue: a cheap handle, to be cloned and shared.
 #[derive(Clone, Debug)]
-pub struct Queue<C = Channel> {
-    carrier: C,
+pub struct Queue {
+    channel: Channel,
     name: Name,
     message_count: u32,
     consumer_count: u32,
 }
 
-impl<C: Carrier> Queue<C> {
-    pub(crate) fn new(carrier: C, name: ShortStr) -> Self {
-        let name = carrier.name(name);
-        Self { carrier, name, message_count: 0, consumer_count: 0 }
+impl Queue {
+    pub(crate) fn new(channel: Channel, name: ShortStr) -> Self {
+        let name = channel.name(name);
+        Self { channel, name, message_count: 0, consumer_count: 0 }
     }
 
     /// Its name, also if the server made it up. A robust connection gives a server-named queue a new name after a
@@ -46,22 +45,22 @@ impl<C: Carrier> Queue<C> {
     }
 
     /// Binds the queue to an exchange: it gets the messages that the exchange takes for `routing_key`.
-    pub fn bind(&self, exchange: &Exchange<C>, routing_key: impl TryInto<ShortStr>) -> BindQueue<'_, C> {
+    pub fn bind(&self, exchange: &Exchange, routing_key: impl TryInto<ShortStr>) -> BindQueue<'_> {
         BindQueue::new(self, exchange, routing_key, false)
     }
 
     /// Removes a binding. One that does not exist counts as removed.
-    pub fn unbind(&self, exchange: &Exchange<C>, routing_key: impl TryInto<ShortStr>) -> BindQueue<'_, C> {
+    pub fn unbind(&self, exchange: &Exchange, routing_key: impl TryInto<ShortStr>) -> BindQueue<'_> {
         BindQueue::new(self, exchange, routing_key, true)
     }
 
     /// Starts a consumer.
-    pub fn consume(&self) -> Consume<'_, C> {
-        Consume::new(&self.carrier, self.name().clone())
+    pub fn consume(&self) -> Consume<'_> {
+        Consume::new(&self.channel, self.name().clone())
     }
 
     /// Takes one message, if there is one.
-    pub fn get(&self) -> Get<'_, C> {
+    pub fn get(&self) -> Get<'_> {
         Get { queue: self, no_ack: false }
     }
 
@@ -74,11 +73,11 @@ impl<C: Carrier> Queue<C> {
     /// Once it was sent, the server acts on it.
     pub async fn purge(&self) -> Result<u32> {
         let method = queue::Purge { queue: self.name().clone(), no_wait: false };
-        Ok(self.carrier.request(method).await?.message_count)
+        Ok(self.channel.request(method).await?.message_count)
     }
 
     /// Deletes the queue with its messages. One that does not exist counts as deleted.
-    pub fn delete(&self) -> DeleteQueue<'_, C> {
+    pub fn delete(&self) -> DeleteQueue<'_> {
         DeleteQueue { queue: self, if_unused: false, if_empty: false }
     }
 }
@@ -86,8 +85,8 @@ impl<C: Carrier> Queue<C> {
 /// Declares a queue when awaited; see [`Channel::declare_queue`].
 #[derive(Clone, Debug)]
 #[must_use = "a queue is declared when this is awaited"]
-pub struct DeclareQueue<'a, C = Channel> {
-    carrier: &'a C,
+pub struct DeclareQueue<'a> {
+    channel: &'a Channel,
     name: Result<ShortStr>,
     passive: bool,
     durable: Option<bool>,
@@ -96,12 +95,12 @@ pub struct DeclareQueue<'a, C = Channel> {
     arguments: Collected,
 }
 
-impl<'a, C: Carrier> DeclareQueue<'a, C> {
-    pub(crate) fn new(carrier: &'a C, name: impl TryInto<ShortStr>) -> Self {
+impl<'a> DeclareQueue<'a> {
+    pub(crate) fn new(channel: &'a Channel, name: impl TryInto<ShortStr>) -> Self {
         let name = short("the queue's name", name);
         let exclusive = name.as_ref().is_ok_and(ShortStr::is_empty);
         Self {
-            carrier,
+            channel,
             name,
             passive: false,
             durable: None,
@@ -228,8 +227,8 @@ impl<'a, C: Carrier> DeclareQueue<'a, C> {
     }
 }
 
-impl<'a, C: Carrier> IntoFuture for DeclareQueue<'a, C> {
-    type Output = Result<Queue<C>>;
+impl<'a> IntoFuture for DeclareQueue<'a> {
+    type Output = Result<Queue>;
     type IntoFuture = BoxFuture<'a, Self::Output>;
 
     /// Declares the queue. If it exists with other settings, the server closes the channel with 406; if
@@ -245,9 +244,9 @@ impl<'a, C: Carrier> IntoFuture for DeclareQueue<'a, C> {
                 no_wait: false,
                 arguments: self.arguments.finish()?,
             };
-            let ok = self.carrier.request(method).await?;
+            let ok = self.channel.request(method).await?;
             // the name may be kept for long; the buffer that it was read into should not
-            let queue = Queue::new(self.carrier.clone(), ok.queue.detach());
+            let queue = Queue::new(self.channel.clone(), ok.queue.detach());
             let (message_count, consumer_count) = (ok.message_count, ok.consumer_count);
             Ok(Queue { message_count, consumer_count, ..queue })
         })
@@ -257,21 +256,16 @@ impl<'a, C: Carrier> IntoFuture for DeclareQueue<'a, C> {
 /// Binds a queue to an exchange, or removes the binding, when awaited.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is bound until this is awaited"]
-pub struct BindQueue<'a, C = Channel> {
-    queue: &'a Queue<C>,
+pub struct BindQueue<'a> {
+    queue: &'a Queue,
     exchange: ShortStr,
     routing_key: Result<ShortStr>,
     arguments: Collected,
     unbind: bool,
 }
 
-impl<'a, C: Carrier> BindQueue<'a, C> {
-    fn new(
-        queue: &'a Queue<C>,
-        exchange: &Exchange<C>,
-        routing_key: impl TryInto<ShortStr>,
-        unbind: bool,
-    ) -> Self {
+impl<'a> BindQueue<'a> {
+    fn new(queue: &'a Queue, exchange: &Exchange, routing_key: impl TryInto<ShortStr>, unbind: bool) -> Self {
         Self {
             queue,
             exchange: exchange.name().clone(),
@@ -288,19 +282,19 @@ impl<'a, C: Carrier> BindQueue<'a, C> {
     }
 }
 
-impl<'a, C: Carrier> IntoFuture for BindQueue<'a, C> {
+impl<'a> IntoFuture for BindQueue<'a> {
     type Output = Result<()>;
     type IntoFuture = BoxFuture<'a, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let (queue, exchange, carrier) = (self.queue.name().clone(), self.exchange, &self.queue.carrier);
+            let (queue, exchange, channel) = (self.queue.name().clone(), self.exchange, &self.queue.channel);
             let (routing_key, arguments) = (self.routing_key?, self.arguments.finish()?);
             if self.unbind {
-                carrier.request(queue::Unbind { queue, exchange, routing_key, arguments }).await?;
+                channel.request(queue::Unbind { queue, exchange, routing_key, arguments }).await?;
             } else {
                 let method = queue::Bind { queue, exchange, routing_key, no_wait: false, arguments };
-                carrier.request(method).await?;
+                channel.request(method).await?;
             }
             Ok(())
         })
@@ -310,13 +304,13 @@ impl<'a, C: Carrier> IntoFuture for BindQueue<'a, C> {
 /// Deletes a queue when awaited, and returns how many messages it had; see [`Queue::delete`].
 #[derive(Clone, Debug)]
 #[must_use = "a queue is deleted when this is awaited"]
-pub struct DeleteQueue<'a, C = Channel> {
-    queue: &'a Queue<C>,
+pub struct DeleteQueue<'a> {
+    queue: &'a Queue,
     if_unused: bool,
     if_empty: bool,
 }
 
-impl<C> DeleteQueue<'_, C> {
+impl DeleteQueue<'_> {
     /// Only if it has no consumers; otherwise the server closes the channel with 406, for a quorum queue
     /// the connection with 540.
     pub fn if_unused(mut self) -> Self {
@@ -331,7 +325,7 @@ impl<C> DeleteQueue<'_, C> {
     }
 }
 
-impl<'a, C: Carrier> IntoFuture for DeleteQueue<'a, C> {
+impl<'a> IntoFuture for DeleteQueue<'a> {
     type Output = Result<u32>;
     type IntoFuture = BoxFuture<'a, Self::Output>;
 
@@ -343,7 +337,7 @@ impl<'a, C: Carrier> IntoFuture for DeleteQueue<'a, C> {
                 if_empty: self.if_empty,
                 no_wait: false,
             };
-            Ok(self.queue.carrier.request(method).await?.message_count)
+            Ok(self.queue.channel.request(method).await?.message_count)
         })
     }
 }
@@ -351,12 +345,12 @@ impl<'a, C: Carrier> IntoFuture for DeleteQueue<'a, C> {
 /// Takes one message from a queue when awaited; see [`Queue::get`].
 #[derive(Clone, Debug)]
 #[must_use = "a message is taken when this is awaited"]
-pub struct Get<'a, C = Channel> {
-    queue: &'a Queue<C>,
+pub struct Get<'a> {
+    queue: &'a Queue,
     no_ack: bool,
 }
 
-impl<C> Get<'_, C> {
+impl Get<'_> {
     /// The server forgets the message as soon as it has sent it.
     pub fn no_ack(mut self) -> Self {
         self.no_ack = true;
@@ -364,7 +358,7 @@ impl<C> Get<'_, C> {
     }
 }
 
-impl<'a, C: Carrier> IntoFuture for Get<'a, C> {
+impl<'a> IntoFuture for Get<'a> {
     type Output = Result<Option<Delivery>>;
     type IntoFuture = BoxFuture<'a, Self::Output>;
 
@@ -373,7 +367,7 @@ impl<'a, C: Carrier> IntoFuture for Get<'a, C> {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let method = basic::Get { queue: self.queue.name().clone(), no_ack: self.no_ack };
-            self.queue.carrier.get(method).await
+            self.queue.channel.get(method).await
         })
     }
 }

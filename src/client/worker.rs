@@ -8,12 +8,10 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 
-use super::carrier::private::Deliveries;
-use super::carrier::{BoxFuture, Carrier};
 use super::channel::Channel;
-use super::consumer::Consume;
-use super::delivery::{Acker, Incoming};
+use super::consumer::{Consume, Consumer};
 use crate::error::{Error, ErrorKind, Result};
+use crate::single::{Acker, BoxFuture, Incoming};
 
 /// What happens to a message whose handler failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,15 +57,15 @@ pub enum OnError {
 /// # }
 /// ```
 #[must_use = "a consumer is started when this is awaited"]
-pub struct Handle<'a, F, C = Channel> {
-    consume: Consume<'a, C>,
+pub struct Handle<'a, F> {
+    consume: Consume<'a>,
     handler: F,
     concurrency: usize,
     on_error: OnError,
 }
 
-impl<'a, F, C: Carrier> Handle<'a, F, C> {
-    pub(super) fn new(consume: Consume<'a, C>, handler: F) -> Self {
+impl<'a, F> Handle<'a, F> {
+    pub(super) fn new(consume: Consume<'a>, handler: F) -> Self {
         Self { consume, handler, concurrency: 1, on_error: OnError::default() }
     }
 
@@ -85,29 +83,26 @@ impl<'a, F, C: Carrier> Handle<'a, F, C> {
     }
 }
 
-impl<'a, F, R, E, C> IntoFuture for Handle<'a, F, C>
+impl<'a, F, R, E> IntoFuture for Handle<'a, F>
 where
     F: Fn(Incoming) -> R + Send + Sync + 'static,
     R: Future<Output = Result<(), E>> + Send + 'static,
     E: Display + Send + 'static,
-    C: Carrier,
 {
     type Output = Result<Worker>;
     type IntoFuture = BoxFuture<'a, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let acks = !self.consume.is_no_ack();
-            let carrier = self.consume.carrier().clone();
+            let channel = self.consume.channel().clone();
             let consumer = self.consume.await?;
             let (stop, stopped) = watch::channel(false);
             let pool = Pool {
-                carrier,
+                channel,
                 consumer,
                 handler: Arc::new(self.handler),
                 running: JoinSet::new(),
                 ackers: HashMap::new(),
-                acks,
                 concurrency: self.concurrency,
                 on_error: self.on_error,
             };
@@ -164,24 +159,22 @@ impl Worker {
 }
 
 /// The worker's task.
-struct Pool<F, E, C: Carrier> {
-    carrier: C,
-    consumer: C::Consumer,
+struct Pool<F, E> {
+    channel: Channel,
+    consumer: Consumer,
     handler: Arc<F>,
     running: JoinSet<Result<(), E>>,
     /// How to acknowledge what each running handler works on.
     ackers: HashMap<Id, Acker>,
-    acks: bool,
     concurrency: usize,
     on_error: OnError,
 }
 
-impl<F, R, E, C> Pool<F, E, C>
+impl<F, R, E> Pool<F, E>
 where
     F: Fn(Incoming) -> R + Send + Sync + 'static,
     R: Future<Output = Result<(), E>> + Send + 'static,
     E: Display + Send + 'static,
-    C: Carrier,
 {
     async fn run(mut self, mut stopped: watch::Receiver<bool>) -> Result<()> {
         let ended = loop {
@@ -191,7 +184,7 @@ where
                 _ = stopped.wait_for(|stop| *stop) => break Ok(()),
                 Some(done) = self.running.join_next_with_id() => self.settle(done),
                 next = self.consumer.next(), if self.running.len() < self.concurrency => match next {
-                    Some(Ok(delivery)) => self.begin(delivery.split()),
+                    Some(Ok(delivery)) => self.begin(delivery.into_parts()),
                     Some(Err(error)) => break Err(error),
                     None => break Ok(()),
                 },
@@ -202,13 +195,13 @@ where
             drop(self.consumer.cancel().await);
         }
         // what no handler has begun goes back while those that run finish
-        let Self { carrier, consumer, mut running, mut ackers, acks, on_error, .. } = self;
+        let Self { channel, consumer, mut running, mut ackers, on_error, .. } = self;
         drop(consumer);
         while let Some(done) = running.join_next_with_id().await {
-            settle(&mut ackers, acks, on_error, done);
+            settle(&mut ackers, on_error, done);
         }
         // a program may end right after this
-        carrier.flush().await;
+        channel.flush().await;
         ended
     }
 
@@ -220,13 +213,12 @@ where
     }
 
     fn settle(&mut self, done: std::result::Result<(Id, Result<(), E>), JoinError>) {
-        settle(&mut self.ackers, self.acks, self.on_error, done);
+        settle(&mut self.ackers, self.on_error, done);
     }
 }
 
 fn settle<E: Display>(
     ackers: &mut HashMap<Id, Acker>,
-    acks: bool,
     on_error: OnError,
     done: std::result::Result<(Id, Result<(), E>), JoinError>,
 ) {
@@ -241,9 +233,9 @@ fn settle<E: Display>(
             (error.id(), Some(false))
         }
     };
-    let Some(acker) = ackers.remove(&id).filter(|_| acks) else { return };
+    let Some(acker) = ackers.remove(&id).filter(Acker::is_needed) else { return };
     let settled = match requeue {
-        None => acker.ack(false),
+        None => acker.ack(),
         Some(requeue) => acker.reject(requeue),
     };
     if let Err(error) = settled {
@@ -252,7 +244,7 @@ fn settle<E: Display>(
     }
 }
 
-impl<F, C: fmt::Debug> fmt::Debug for Handle<'_, F, C> {
+impl<F> fmt::Debug for Handle<'_, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handle")
             .field("consume", &self.consume)

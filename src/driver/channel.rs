@@ -17,7 +17,7 @@ use super::faults;
 use super::link::Link;
 use super::queue::{DeliveryQueue, End, Farewell};
 use super::returns::Returns;
-use super::shared::{Shared, Urgency};
+use super::shared::{Due, Shared, Urgency};
 use super::waiters::{Answer, Driver, ReplyWaiter};
 use crate::codec::generated::{basic, channel, constants};
 use crate::codec::{Arguments, Method, MethodId, Request};
@@ -316,10 +316,19 @@ impl ChannelLink {
     ///
     /// A message whose confirm is `awaited`, alone on its way, is written at once; where several are, they
     /// go out together.
+    #[inline]
     pub(crate) fn try_publish(&self, publish: &Publish<'_>, awaited: bool) -> Result<Option<Sent>, Error> {
+        let (published, due) = self.append(publish, awaited);
+        self.write(due);
+        published
+    }
+
+    /// Like [`try_publish`](Self::try_publish), but what is due is left to [`write`](Self::write).
+    #[inline]
+    pub(crate) fn append(&self, publish: &Publish<'_>, awaited: bool) -> (Result<Option<Sent>, Error>, Due) {
         let most = self.shared().limits.outgoing;
         let key = self.state.key;
-        let published = self.shared().run(|session| {
+        let (published, due) = self.shared().append(|session| {
             let published = session.publish(key, publish, most);
             let urgency = match published {
                 Ok(Published::Accepted(Some(_))) if awaited && session.is_alone(key) => Urgency::Now,
@@ -328,10 +337,18 @@ impl ChannelLink {
             };
             (published, urgency)
         });
-        match published.map_err(|refusal| self.refused(refusal))? {
-            Published::Accepted(number) => Ok(Some(Sent { number })),
-            Published::Wait => Ok(None),
-        }
+        let sent = match published {
+            Ok(Published::Accepted(number)) => Ok(Some(Sent { number })),
+            Ok(Published::Wait) => Ok(None),
+            Err(refusal) => Err(self.refused(refusal)),
+        };
+        (sent, due)
+    }
+
+    /// Does what is due. Not to be called under a lock.
+    #[inline]
+    pub(crate) fn write(&self, due: Due) {
+        self.shared().write(due);
     }
 
     /// Waits until everything that was handed over is written. Cancel safe.
@@ -355,6 +372,12 @@ impl ChannelLink {
             self.shared().run(|_| ((), Urgency::Now));
         }
         polled
+    }
+
+    /// Cancels a consumer in the background; what waits for it goes back. Its stream ends once what it has taken was handed
+    /// out.
+    pub(crate) fn stop(&self, queue: &Arc<DeliveryQueue>) {
+        self.abandon_consumer(queue, &VecDeque::new());
     }
 
     /// The user dropped a consumer: cancels it in the background, and gives back what it had not looked at.

@@ -158,6 +158,26 @@ impl Urgency {
     }
 }
 
+/// What is to be done for what was appended, once all locks are released.
+#[must_use = "what was appended is written only by `Shared::write`"]
+#[derive(Debug)]
+pub(crate) enum Due {
+    /// Somebody writes already, or is about to.
+    Nothing,
+    /// Wake the writer.
+    Wake,
+    /// Write this batch.
+    Write(Box<Pipe>),
+}
+
+impl Due {
+    /// Whether there is nothing to do.
+    #[inline]
+    pub(crate) const fn is_nothing(&self) -> bool {
+        matches!(self, Self::Nothing)
+    }
+}
+
 /// The shared state of one connection.
 pub(crate) struct Shared {
     pub server: Server,
@@ -230,6 +250,15 @@ impl Shared {
     /// Runs a command under the lock, and sees to it that what it appended is written.
     #[inline]
     pub(crate) fn run<T>(&self, command: impl FnOnce(&mut Session<Driver>) -> (T, Urgency)) -> T {
+        let (result, due) = self.append(command);
+        self.write(due);
+        result
+    }
+
+    /// Runs a command under the lock. What it appended is written by [`write`](Self::write), which the caller calls
+    /// after releasing its own locks.
+    #[inline]
+    pub(crate) fn append<T>(&self, command: impl FnOnce(&mut Session<Driver>) -> (T, Urgency)) -> (T, Due) {
         let mut core = self.lock();
         let was_empty = core.out.is_empty();
         let (result, urgency) = command(&mut core);
@@ -237,13 +266,23 @@ impl Shared {
         // while somebody holds the pipe nobody needs to be woken: it is given back with another look
         let wake = was_empty && !core.gathering && !core.out.is_empty() && core.pipe.is_some();
         drop(core);
-        if let Some(pipe) = pipe {
-            self.write_now(pipe);
-        } else if wake {
-            self.to_write.notify_one();
-        }
+        let due = match pipe {
+            Some(pipe) => Due::Write(pipe),
+            None if wake => Due::Wake,
+            None => Due::Nothing,
+        };
         self.budget.reconsider();
-        result
+        (result, due)
+    }
+
+    /// Does what is due after [`append`](Self::append). Not to be called under a lock: it may write to the socket.
+    #[inline]
+    pub(crate) fn write(&self, due: Due) {
+        match due {
+            Due::Nothing => {}
+            Due::Wake => self.to_write.notify_one(),
+            Due::Write(pipe) => self.write_now(pipe),
+        }
     }
 
     /// For whoever is about to wait for the server: what waits to be written must not wait for more to

@@ -13,11 +13,12 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 
-use crate::client::{Channel, ConnectOptions, Connection, Consumer, Delivery, Message};
+use crate::client::{Channel, Connection, Consumer};
 use crate::codec::frame::{Cutter, PROTOCOL_HEADER, put_frame, put_method};
 use crate::codec::generated::connection;
 use crate::codec::generated::constants::{FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD};
 use crate::driver::dial::Stream;
+use crate::single::{ConnectOptions, Delivery, Message};
 
 /// What both ends agree on.
 const FRAME_MAX: u32 = 8192;
@@ -334,7 +335,7 @@ mod tests {
             session.play(script).await;
             assert!(session.connection.is_some());
             assert_eq!((session.channels.len(), session.consumers.len()), (1, 1));
-            assert_eq!(session.deliveries.first().map(|delivery| delivery.body()), Some(&b"hello"[..]));
+            assert_eq!(session.deliveries.first().map(Delivery::body), Some(&b"hello"[..]));
             session.end().await;
         });
     }

@@ -16,7 +16,7 @@ pub(crate) struct Offer {
 }
 
 /// What holds for the connection. None of the first two is 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Agreed {
     pub channel_max: u16,
     pub frame_max: u32,

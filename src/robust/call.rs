@@ -3,8 +3,8 @@
 use tokio::sync::MutexGuard;
 use tokio::time::Instant;
 
-use super::channel::ChannelInner;
 use super::live::Live;
+use super::robust_channel::ChannelInner;
 use super::shared::{Phase, before, out_of_time};
 use crate::error::{Error, ErrorKind, Result, Scope};
 use crate::protocol::MethodId;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::shared::Shared;
-use crate::client::carrier::private::Operations;
 
 /// Stops all consumers, and waits until all they have delivered is acknowledged or dropped, and all that was published
 /// is confirmed.
@@ -21,7 +20,7 @@ pub(super) async fn drain(shared: &Arc<Shared>) {
             }
         }
     }
-    shared.in_flight.gone().await;
+    shared.tally.idle().await;
     for channel in &channels {
         // an error: the channel has no confirms to wait for any more
         drop(channel.settled().await);
@@ -33,25 +32,12 @@ pub(super) async fn drain(shared: &Arc<Shared>) {
 
 /// What is not done yet, for the text of an error.
 pub(super) fn left(shared: &Shared) -> String {
-    let mut left = Vec::new();
     let channels = shared.channels();
     let unconfirmed = channels.iter().map(|channel| {
         let mut core = channel.lock();
         core.unconfirmed.prune();
         core.unconfirmed.len()
     });
-    match unconfirmed.sum::<usize>() {
-        0 => {}
-        1 => left.push("1 publish is not confirmed".to_owned()),
-        publishes => left.push(format!("{publishes} publishes are not confirmed")),
-    }
-    match shared.in_flight.count() {
-        0 => {}
-        1 => left.push("1 consumer has deliveries that are not acknowledged".to_owned()),
-        consumers => left.push(format!("{consumers} consumers have deliveries that are not acknowledged")),
-    }
-    if let Some(reason) = &*shared.blocked.borrow() {
-        left.push(format!("the server blocks publishers ({reason})"));
-    }
-    if left.is_empty() { "something was not written yet".to_owned() } else { left.join("; ") }
+    let blocked = shared.blocked.borrow().clone();
+    crate::single::left(unconfirmed.sum(), shared.tally.at_work(), blocked.as_ref())
 }

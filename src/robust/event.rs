@@ -1,4 +1,4 @@
-//! What a robust connection tells of itself.
+//! What a connection tells of itself.
 
 use std::fmt;
 use std::future::Future;
@@ -10,7 +10,8 @@ use futures_core::Stream;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use crate::codec::ShortStr;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
+use crate::single::{Blocked, SingleConnection};
 
 /// Something that happened to a robust connection.
 #[derive(Clone, Debug)]
@@ -173,8 +174,8 @@ pub struct Counters {
     pub stale_acks: u64,
 }
 
-/// The events of a robust connection from the time on that this was made, as a stream; see
-/// [`Connection::events`](super::Connection::events). Ends with the connection.
+/// The events of a connection from the time on that this was made, as a stream; see
+/// [`Connection::events`](crate::Connection::events). Ends with the connection.
 ///
 /// The last 256 events are kept for whoever is slow; [`missed`](Self::missed) counts those that had to go.
 pub struct Events {
@@ -182,14 +183,40 @@ pub struct Events {
     missed: u64,
 }
 
-type Waiting = Pin<Box<dyn Future<Output = (Result<Event, RecvError>, Receiver<Event>)> + Send + Sync>>;
+/// The next event, and where those after it come from.
+type Waiting = Pin<Box<dyn Future<Output = (Next, Source)> + Send + Sync>>;
 
 /// How many events are kept for listeners.
 pub(super) const KEPT: usize = 256;
 
+/// Where events come from.
+enum Source {
+    Robust(Receiver<Event>),
+    /// A plain connection: its end, and whether it was blocked.
+    Single {
+        end: Pin<Box<dyn Future<Output = Error> + Send + Sync>>,
+        blocked: Blocked,
+    },
+    Over,
+}
+
+/// What comes next.
+enum Next {
+    Event(Event),
+    /// So many had to go.
+    Missed(u64),
+    End,
+}
+
 impl Events {
     pub(super) fn new(receiver: Receiver<Event>) -> Self {
-        Self { waiting: Box::pin(receive(receiver)), missed: 0 }
+        Self { waiting: Box::pin(Source::Robust(receiver).next()), missed: 0 }
+    }
+
+    /// Of a plain connection: when the server blocks publishers, and how it ends.
+    pub(crate) fn of_single(connection: &SingleConnection) -> Self {
+        let (end, blocked) = (Box::pin(connection.over()), connection.watch_blocked());
+        Self { waiting: Box::pin(Source::Single { end, blocked }.next()), missed: 0 }
     }
 
     /// The next event; `None` once the connection has ended and all were taken.
@@ -206,8 +233,34 @@ impl Events {
     }
 }
 
-async fn receive(mut receiver: Receiver<Event>) -> (Result<Event, RecvError>, Receiver<Event>) {
-    (receiver.recv().await, receiver)
+impl Source {
+    async fn next(self) -> (Next, Self) {
+        match self {
+            Self::Robust(mut receiver) => {
+                let next = match receiver.recv().await {
+                    Ok(event) => Next::Event(event),
+                    Err(RecvError::Lagged(events)) => Next::Missed(events),
+                    Err(RecvError::Closed) => Next::End,
+                };
+                (next, Self::Robust(receiver))
+            }
+            Self::Single { mut end, mut blocked } => {
+                let event = tokio::select! {
+                    biased;
+                    error = &mut end => {
+                        let by_user = error.kind() == ErrorKind::Closed;
+                        let next = if by_user { Next::End } else { Next::Event(Event::GaveUp { error }) };
+                        return (next, Self::Over);
+                    }
+                    reason = blocked.changed() => {
+                        reason.map_or(Event::Unblocked, |reason| Event::Blocked { reason })
+                    }
+                };
+                (Next::Event(event), Self::Single { end, blocked })
+            }
+            Self::Over => (Next::End, Self::Over),
+        }
+    }
 }
 
 impl Stream for Events {
@@ -215,12 +268,12 @@ impl Stream for Events {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
         loop {
-            let (event, receiver) = ready!(self.waiting.as_mut().poll(context));
-            self.waiting = Box::pin(receive(receiver));
-            match event {
-                Ok(event) => return Poll::Ready(Some(event)),
-                Err(RecvError::Lagged(events)) => self.missed += events,
-                Err(RecvError::Closed) => return Poll::Ready(None),
+            let (next, source) = ready!(self.waiting.as_mut().poll(context));
+            self.waiting = Box::pin(source.next());
+            match next {
+                Next::Event(event) => return Poll::Ready(Some(event)),
+                Next::Missed(events) => self.missed += events,
+                Next::End => return Poll::Ready(None),
             }
         }
     }

@@ -5,11 +5,11 @@ use std::task::Waker;
 
 use tokio::time::Instant;
 
-use super::channel::{ChannelInner, Core};
+use super::robust_channel::{ChannelInner, Core};
 use super::shared::{Phase, before, out_of_time};
-use crate::client::Channel as Plain;
-use crate::error::{Error, ErrorKind, Result, Scope};
+use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Arguments, MethodId, basic};
+use crate::single::SingleChannel;
 
 /// What the server blames for a message that it does not accept.
 const PUBLISH: MethodId = <basic::Publish as Arguments>::ID;
@@ -17,7 +17,7 @@ const PUBLISH: MethodId = <basic::Publish as Arguments>::ID;
 /// A plain channel, and which one it is.
 #[derive(Clone, Debug)]
 pub(super) struct Live {
-    pub plain: Plain,
+    pub plain: SingleChannel,
     pub generation: u64,
     pub epoch: u64,
 }
@@ -99,7 +99,7 @@ impl ChannelInner {
 
     /// Sorts out what a plain channel that has ended leaves to be done again. Returns who is to be told that it is
     /// settled, or will not be done.
-    pub(super) fn sort_out(&self, core: &mut Core, plain: &Plain, error: &Error) -> Vec<Waker> {
+    pub(super) fn sort_out(&self, core: &mut Core, plain: &SingleChannel, error: &Error) -> Vec<Waker> {
         self.keep_failure(core, plain, error);
         let mut wakers = core.unconfirmed.lost();
         if error.method() == Some(PUBLISH) {
@@ -115,7 +115,7 @@ impl ChannelInner {
 
     /// What only `wait_for_confirms` can tell of a plain channel that has ended: a failure that no `Confirm` told, and what was
     /// under way without a `Confirm` where nobody publishes it again.
-    fn keep_failure(&self, core: &mut Core, plain: &Plain, error: &Error) {
+    fn keep_failure(&self, core: &mut Core, plain: &SingleChannel, error: &Error) {
         if let Err(failure) = plain.take_failure() {
             core.failure.get_or_insert(failure);
         }
@@ -125,7 +125,7 @@ impl ChannelInner {
     }
 
     /// The channel ends for good. Returns the plain channel, if there was one.
-    pub(super) fn end(&self, error: &Error) -> Option<Plain> {
+    pub(super) fn end(&self, error: &Error) -> Option<SingleChannel> {
         let (main, given_up, consumers) = {
             let mut core = self.lock();
             if matches!(core.phase, Phase::Ended(_)) {
@@ -164,5 +164,5 @@ impl ChannelInner {
 /// There is no link at the moment, and the user does not want to wait for it.
 pub(super) fn no_link(why: Error) -> Error {
     let text = "there is no connection at the moment; nothing was sent";
-    Error::new(ErrorKind::ConnectionLost, text).with_scope(Scope::Call).with_source(why)
+    Error::new(ErrorKind::NotSent, text).with_origin(why.origin()).with_source(why)
 }

@@ -1,7 +1,7 @@
 //! Connections that outlive the network and the broker.
 //!
-//! [`connect_robust`] gives a [`Connection`] with the vocabulary of the plain one. When the link is lost it connects
-//! again, declares again what was declared through it, starts the consumers again, publishes again what was not
+//! [`connect_robust`](crate::connect_robust) gives a [`Connection`](crate::Connection) as [`connect`](crate::connect)
+//! does. When its link, which is the socket of the moment, is lost, it connects again, declares again what was declared through it, starts the consumers again, publishes again what was not
 //! confirmed, and goes on:
 //!
 //! ```no_run
@@ -45,13 +45,8 @@
 
 mod backoff;
 mod call;
-mod channel;
-mod confirm;
-mod connection;
-mod consumer;
 mod drain;
 mod event;
-mod in_flight;
 mod live;
 mod numbers;
 mod options;
@@ -60,8 +55,12 @@ mod record;
 mod refused;
 mod reopen;
 mod restore;
-mod returns;
 mod revive;
+mod robust_channel;
+mod robust_confirm;
+mod robust_connection;
+mod robust_consumer;
+mod robust_returns;
 mod routes;
 mod shared;
 mod supervisor;
@@ -69,15 +68,10 @@ mod topology;
 mod unconfirmed;
 
 pub use self::backoff::Backoff;
-pub use self::channel::{Channel, OpenChannel};
-pub use self::confirm::Confirm;
-pub use self::connection::{Connection, connect_robust};
-pub use self::consumer::Consumer;
 pub use self::event::{Counters, Entity, Event, Events, Unrestored};
 pub use self::options::{Options, Outage};
-pub use self::returns::Returns;
-
-/// An exchange of a robust connection.
-pub type Exchange = crate::Exchange<Channel>;
-/// A queue of a robust connection.
-pub type Queue = crate::Queue<Channel>;
+pub(crate) use self::robust_channel::RobustChannel;
+pub(crate) use self::robust_confirm::RobustConfirm;
+pub(crate) use self::robust_connection::RobustConnection;
+pub(crate) use self::robust_consumer::RobustConsumer;
+pub(crate) use self::robust_returns::RobustReturns;

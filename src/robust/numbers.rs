@@ -6,10 +6,10 @@
 //!   number    1  2  3      4  5  6  ...     on the plain channel
 //! ```
 
-use crate::client::Channel as Plain;
+use crate::single::SingleChannel;
 
 #[derive(Debug)]
-pub(super) struct Numbers<P = Plain> {
+pub(super) struct Numbers<P = SingleChannel> {
     pub plain: P,
     /// What was published again: sequence and number, both ascending.
     again: Vec<(u64, u64)>,

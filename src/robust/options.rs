@@ -3,21 +3,20 @@
 use std::time::Duration;
 
 use super::backoff::{Backoff, shuffle};
-use super::connection::Connection;
+use super::robust_connection::RobustConnection;
 use super::supervisor;
-use crate::client::ConnectOptions;
 use crate::error::Result;
+use crate::single::ConnectOptions;
 
-/// What happens to a publish while there is no connection.
+/// What happens to a publish that has no [`deadline`](crate::Publish::deadline) of its own while there is no connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Outage {
     /// It waits until there is one again.
     #[default]
     Wait,
-    /// It fails at once with [`ErrorKind::ConnectionLost`](crate::ErrorKind::ConnectionLost), and nothing is sent.
+    /// It fails at once with [`ErrorKind::NotSent`](crate::ErrorKind::NotSent): the message will never arrive.
     Fail,
-    /// It waits this long at most, and then fails with [`ErrorKind::Timeout`](crate::ErrorKind::Timeout), and nothing is
-    /// sent.
+    /// It waits this long at most, and then fails with [`ErrorKind::NotSent`](crate::ErrorKind::NotSent).
     WaitFor(Duration),
 }
 
@@ -111,7 +110,7 @@ impl Options {
     }
 
     /// What happens to publishes while there is no connection; [`Outage::Wait`] unless set. For one message:
-    /// [`Publish::wait_at_most`](crate::Publish::wait_at_most).
+    /// [`Publish::deadline`](crate::Publish::deadline).
     pub fn on_outage(mut self, outage: Outage) -> Self {
         self.outage = outage;
         self
@@ -147,19 +146,7 @@ impl Options {
         self
     }
 
-    /// Connects.
-    ///
-    /// # Errors
-    /// Those of [`ConnectOptions::connect`], of the last host that was tried. With
-    /// [`retry_first_connect`](Self::retry_first_connect) only those that cannot heal, such as a wrong
-    /// password, or when all [`attempts`](Self::attempts) have failed.
-    ///
-    /// # Cancel safety
-    /// Cancel safe: dropped before it is done, it closes the socket.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime with I/O and time enabled.
-    pub async fn connect(&self) -> Result<Connection> {
+    pub(crate) async fn connect_robust(&self) -> Result<RobustConnection> {
         supervisor::connect(self.clone()).await
     }
 

@@ -1,25 +1,24 @@
 //! Publishing through a robust channel.
 //!
-//! The channel's lock is held while the plain channel takes the message, so that the order of what may have to be
-//! published again is that of the wire.
+//! The channel's lock is held while the plain channel appends the message to its outgoing buffer, so that the order of
+//! what may have to be published again is that of the wire. It is released before anything is written to the socket.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::channel::{ChannelInner, Core};
-use super::confirm::Confirm;
 use super::live::no_link;
 use super::options::Outage;
-use super::shared::{Phase, Shared, before, out_of_time};
+use super::robust_channel::{ChannelInner, Core};
+use super::robust_confirm::RobustConfirm;
+use super::shared::{Phase, Shared, before};
 use super::unconfirmed::Unconfirmed;
-use crate::client::carrier::Outbound;
-use crate::client::routing_key::RoutingKey;
-use crate::client::{Channel as Plain, Message};
 use crate::codec::ShortStr;
-use crate::error::{Error, Result, Scope};
+use crate::error::{Error, ErrorKind, Result, Scope};
+use crate::single::{Message, Outbound, RoutingKey, SingleChannel};
 
 /// How much memory a channel sets aside at once: the count is shared by all channels.
 const PORTION: usize = 64 << 10;
@@ -29,9 +28,9 @@ enum Refused {
     /// There is no link: why.
     Down(Error),
     /// The plain channel takes no more at the moment.
-    Credit(Plain),
+    Credit(SingleChannel),
     /// Too much is unconfirmed; this one is the oldest on the channel.
-    Room(Plain, u64),
+    Room(SingleChannel, u64),
     /// It never will be.
     Failed(Error),
 }
@@ -47,9 +46,9 @@ impl Refused {
 enum Unsettled {
     Nothing,
     /// Up to this number on the plain channel.
-    Number(Plain, u64),
+    Number(SingleChannel, u64),
     /// Only the plain channel knows.
-    Elsewhere(Plain),
+    Elsewhere(SingleChannel),
     /// What will be published again.
     Lost,
 }
@@ -60,13 +59,12 @@ impl ChannelInner {
         self: &Arc<Self>,
         outbound: &Outbound<'_>,
         message: &mut Message,
-    ) -> Result<Option<Confirm>> {
+        waits: bool,
+    ) -> Result<Option<RobustConfirm>> {
         match self.attempt(outbound, message) {
             Ok(confirm) => Ok(Some(confirm)),
             Err(Refused::Failed(error)) => Err(error),
-            Err(Refused::Down(why))
-                if outbound.patience.is_none() && self.shared().settings.outage == Outage::Fail =>
-            {
+            Err(Refused::Down(why)) if !waits && self.shared().settings.outage == Outage::Fail => {
                 Err(no_link(why))
             }
             Err(Refused::Down(_) | Refused::Credit(_) | Refused::Room(..)) => Ok(None),
@@ -78,14 +76,15 @@ impl ChannelInner {
         self: &Arc<Self>,
         outbound: &Outbound<'_>,
         message: &mut Message,
-    ) -> Result<Confirm> {
+        waits: bool,
+    ) -> Result<RobustConfirm> {
         let mut patience = None;
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
             // both listen before the message is tried again, so that no wake is missed
             let plain = self.live_now().ok().map(|live| live.plain);
-            let credit = plain.as_ref().map(Plain::credit);
+            let credit = plain.as_ref().map(SingleChannel::credit);
             let tried = match self.renamed(outbound, message) {
                 Some(routing_key) => self.attempt(&Outbound { routing_key, ..*outbound }, message),
                 None => self.attempt(outbound, message),
@@ -94,11 +93,7 @@ impl ChannelInner {
                 Ok(confirm) => return Ok(confirm),
                 Err(Refused::Failed(error)) => return Err(error),
                 Err(Refused::Down(why)) => {
-                    let outage = if outbound.patience.is_some() {
-                        Outage::Wait
-                    } else {
-                        self.shared().settings.outage
-                    };
+                    let outage = if waits { Outage::Wait } else { self.shared().settings.outage };
                     let limit = if let Outage::WaitFor(limit) = outage { Some(limit) } else { None };
                     let deadline = match outage {
                         Outage::Wait => None,
@@ -109,7 +104,7 @@ impl ChannelInner {
                         }
                     };
                     if before(deadline, changed).await.is_none() {
-                        return Err(out_of_time(outbound, limit, Some(why)));
+                        return Err(outage_too_long(outbound, limit, why));
                     }
                 }
                 Err(Refused::Credit(tried)) => {
@@ -138,20 +133,31 @@ impl ChannelInner {
     }
 
     #[inline]
-    fn attempt(self: &Arc<Self>, outbound: &Outbound<'_>, message: &mut Message) -> Result<Confirm, Refused> {
+    fn attempt(
+        self: &Arc<Self>,
+        outbound: &Outbound<'_>,
+        message: &mut Message,
+    ) -> Result<RobustConfirm, Refused> {
         if self.retains { self.attempt_kept(outbound, message) } else { self.attempt_once(outbound, message) }
     }
 
     /// Hands over a message that nobody will publish again. Several tasks may do that at the same time.
     #[inline]
-    fn attempt_once(&self, outbound: &Outbound<'_>, message: &Message) -> Result<Confirm, Refused> {
+    fn attempt_once(&self, outbound: &Outbound<'_>, message: &Message) -> Result<RobustConfirm, Refused> {
         let core = self.read();
         let plain = core.phase.up()?;
-        match plain.try_send(outbound, message) {
-            Ok(Some(sent)) => Ok(Confirm::plain(plain.confirm(sent))),
+        let (sent, due) = plain.append(outbound, message);
+        let taken = match sent {
+            Ok(Some(sent)) => Ok(RobustConfirm::plain(plain.confirm(sent))),
             Ok(None) => Err(Refused::Credit(plain.clone())),
             Err(error) => Err(Refused::by(error)),
+        };
+        if !due.is_nothing() {
+            let plain = plain.clone();
+            drop(core);
+            plain.write(due);
         }
+        taken
     }
 
     /// Hands over a message and keeps it.
@@ -160,7 +166,7 @@ impl ChannelInner {
         self: &Arc<Self>,
         outbound: &Outbound<'_>,
         message: &mut Message,
-    ) -> Result<Confirm, Refused> {
+    ) -> Result<RobustConfirm, Refused> {
         let mut core = self.lock();
         let Core { phase, unconfirmed, .. } = &mut *core;
         let plain = phase.up()?;
@@ -172,15 +178,22 @@ impl ChannelInner {
                 return Err(Refused::Room(plain.clone(), oldest));
             }
         }
-        match plain.try_send(outbound, message) {
+        let (sent, due) = plain.append(outbound, message);
+        let taken = match sent {
             Ok(Some(sent)) => {
                 let sequence = unconfirmed.push(outbound, message, weight);
                 debug_assert_eq!(unconfirmed.number(sequence), sent.number);
-                Ok(Confirm::kept(self, sequence))
+                Ok(RobustConfirm::kept(self, sequence))
             }
             Ok(None) => Err(Refused::Credit(plain.clone())),
             Err(error) => Err(Refused::by(error)),
+        };
+        if !due.is_nothing() {
+            let plain = plain.clone();
+            drop(core);
+            plain.write(due);
         }
+        taken
     }
 
     /// Removes what is settled; returns how many bytes that frees.
@@ -241,6 +254,17 @@ impl ChannelInner {
         }
     }
 
+    /// As [`abandon`](Self::abandon), and it is not published again.
+    pub(super) fn withdraw(&self, sequence: u64) {
+        let spare = {
+            let mut core = self.lock();
+            core.unconfirmed.withdraw(sequence);
+            core.unconfirmed.take_spare()
+        };
+        self.shared().release(spare);
+        self.abandon(sequence);
+    }
+
     /// Waits until everything that was handed over so far is settled, on whatever link.
     pub(super) async fn settled(&self) -> Result<()> {
         let last = self.lock().unconfirmed.last();
@@ -295,9 +319,16 @@ impl ChannelInner {
     }
 }
 
-impl Phase<Plain> {
+/// [`Outage::WaitFor`] has passed.
+fn outage_too_long(outbound: &Outbound<'_>, limit: Option<Duration>, why: Error) -> Error {
+    let limit = limit.unwrap_or_default().as_secs_f32();
+    let text = format!("{outbound}: not sent, because there was no connection within {limit} s (on_outage)");
+    Error::new(ErrorKind::NotSent, text).with_origin(why.origin()).with_source(why)
+}
+
+impl Phase<SingleChannel> {
     /// The plain channel, or why a message is not taken.
-    fn up(&self) -> Result<&Plain, Refused> {
+    fn up(&self) -> Result<&SingleChannel, Refused> {
         match self {
             Self::Up(plain) => Ok(plain),
             Self::Down(error) => Err(Refused::Down(error.clone())),

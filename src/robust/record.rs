@@ -49,11 +49,6 @@ pub(super) fn is_idempotent(request: &Method) -> bool {
     )
 }
 
-/// Whether transactions would be needed.
-pub(super) fn is_transaction(request: &Method) -> bool {
-    matches!(request, Method::TxSelect(_) | Method::TxCommit(_) | Method::TxRollback(_))
-}
-
 /// The request with the names that queues have now. `last` is the queue that was declared last on the channel: an
 /// empty name means that one.
 pub(super) fn translate<M: Request>(topology: &Topology, last: &ShortStr, request: &M) -> M {

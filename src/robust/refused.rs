@@ -6,19 +6,17 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::channel::{ChannelInner, open};
-use super::consumer::ConsumerInner;
 use super::event::{Entity, Unrestored};
 use super::restore::Lessons;
-use crate::client::carrier::private::Operations;
-use crate::client::consumer::ConsumeSpec;
-use crate::client::{Channel as Plain, Connection as Link, Consumer as PlainConsumer};
+use super::robust_channel::ChannelInner;
+use super::robust_consumer::ConsumerInner;
 use crate::codec::ShortStr;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Arguments, basic, constants, queue};
+use crate::single::{ConsumeSpec, SingleChannel, SingleConnection, SingleConsumer};
 
 /// A consumer with what it goes on with.
-pub(super) type Started = (Arc<ConsumerInner>, PlainConsumer);
+pub(super) type Started = (Arc<ConsumerInner>, SingleConsumer);
 
 /// The consumers that were refused so far.
 #[derive(Debug, Default)]
@@ -46,8 +44,8 @@ impl Refused {
     pub(super) async fn start_others(
         &mut self,
         channel: &ChannelInner,
-        link: &Link,
-        plain: &Plain,
+        link: &SingleConnection,
+        plain: &SingleChannel,
         wanted: &[Arc<ConsumerInner>],
         lessons: &mut Lessons,
     ) -> Result<Option<Vec<Started>>> {
@@ -67,8 +65,7 @@ impl Refused {
                 continue;
             }
             match plain.consume(spec.clone()).await {
-                Ok(mut plain) => {
-                    channel.shared().count(&mut plain);
+                Ok(plain) => {
                     started.push((Arc::clone(consumer), plain));
                 }
                 Err(error) if !link.is_open() || error.kind() == ErrorKind::Timeout => {
@@ -91,7 +88,7 @@ impl Refused {
     async fn ask(
         &mut self,
         channel: &ChannelInner,
-        link: &Link,
+        link: &SingleConnection,
         consumers: &[Arc<ConsumerInner>],
     ) -> Result<()> {
         if std::mem::replace(&mut self.asked, true) {
@@ -103,9 +100,9 @@ impl Refused {
             let spec = channel.spec(consumer);
             let queue = &spec.method.queue;
             if !answers.contains_key(queue) {
-                let asked = match scratch.take().filter(Plain::is_open) {
+                let asked = match scratch.take().filter(SingleChannel::is_open) {
                     Some(asked) => asked,
-                    None => open(channel.shared(), link, false).await?,
+                    None => link.channel(false, 0).await?,
                 };
                 answers.insert(queue.clone(), missing(&asked, link, queue.clone()).await?);
                 scratch = Some(asked);
@@ -114,7 +111,7 @@ impl Refused {
                 self.note(consumer, &spec, error.clone());
             }
         }
-        match scratch.filter(Plain::is_open) {
+        match scratch.filter(SingleChannel::is_open) {
             // and not in the background: its number may be needed
             Some(scratch) => scratch.close().await,
             None => Ok(()),
@@ -135,7 +132,7 @@ fn entity(spec: &ConsumeSpec) -> Entity {
 }
 
 /// Asks for a queue; returns what the server says if there is none.
-async fn missing(scratch: &Plain, link: &Link, queue: ShortStr) -> Result<Option<Error>> {
+async fn missing(scratch: &SingleChannel, link: &SingleConnection, queue: ShortStr) -> Result<Option<Error>> {
     match scratch.request(queue::Declare { queue, passive: true, ..queue::Declare::default() }).await {
         Ok(_) => Ok(None),
         Err(error) if !link.is_open() || error.kind() == ErrorKind::Timeout => Err(error),

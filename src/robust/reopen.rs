@@ -7,18 +7,18 @@ use std::task::Waker;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::channel::{ChannelInner, open};
-use super::consumer::ConsumerInner;
 use super::event::Unrestored;
 use super::refused::{Refused, Started};
 use super::restore::Lessons;
 use super::revive::revive;
+use super::robust_channel::{ChannelInner, tag_base};
+use super::robust_consumer::ConsumerInner;
 use super::shared::Phase;
 use super::unconfirmed::{GivenUp, Progress};
-use crate::client::{Channel as Plain, Connection as Link};
 use crate::codec::ShortStr;
 use crate::error::{Error, Result, Scope};
 use crate::protocol::basic;
+use crate::single::{SingleChannel, SingleConnection};
 
 /// How often a channel is tried that the server closes again and again while it is restored.
 const TRIES: usize = 5;
@@ -27,7 +27,7 @@ const TRIES: usize = 5;
 #[derive(Debug)]
 pub(super) struct Reopened {
     pub channel: Arc<ChannelInner>,
-    plain: Plain,
+    plain: SingleChannel,
     /// Those that the server refused, to be tried again.
     refused: Vec<Arc<ConsumerInner>>,
     pub unrestored: Vec<Unrestored>,
@@ -38,7 +38,11 @@ pub(super) struct Reopened {
 impl Reopened {
     /// Opens a channel on the link, with its settings and consumers. An error: the link is lost or does not answer, or
     /// the channel cannot be had.
-    pub(super) async fn new(channel: &Arc<ChannelInner>, link: &Link, lessons: &mut Lessons) -> Result<Self> {
+    pub(super) async fn new(
+        channel: &Arc<ChannelInner>,
+        link: &SingleConnection,
+        lessons: &mut Lessons,
+    ) -> Result<Self> {
         let (reopened, consumers) = Self::open(channel, link, lessons).await?;
         for (consumer, started) in consumers {
             consumer.install(started);
@@ -48,7 +52,7 @@ impl Reopened {
 
     /// Publishes again what was not confirmed. The server may make this wait, so all consumers that its memory waits for
     /// must have been started. An error as with [`new`](Self::new).
-    pub(super) async fn published(mut self, link: &Link, lessons: &mut Lessons) -> Result<Self> {
+    pub(super) async fn published(mut self, link: &SingleConnection, lessons: &mut Lessons) -> Result<Self> {
         let mut tries = 1;
         while let Err(error) = self.publish_again().await {
             self.sort_out(&error).await;
@@ -63,12 +67,13 @@ impl Reopened {
 
     async fn open(
         channel: &Arc<ChannelInner>,
-        link: &Link,
+        link: &SingleConnection,
         lessons: &mut Lessons,
     ) -> Result<(Self, Vec<Started>)> {
         let mut refused = Refused::default();
         loop {
-            let plain = open(channel.shared(), link, channel.confirms).await?;
+            let tag_base = tag_base(channel.lock().generation);
+            let plain = link.channel(channel.confirms, tag_base).await?;
             let (prefetch, global, wanted) = {
                 let core = channel.lock();
                 (core.prefetch, core.prefetch_global, core.consumers.clone())
@@ -78,7 +83,7 @@ impl Reopened {
             }
             // after the other, which lifts it
             if let Some(prefetch_count) = global {
-                plain.call(basic::Qos { prefetch_count, global: true, ..basic::Qos::default() }).await?;
+                plain.request(basic::Qos { prefetch_count, global: true, ..basic::Qos::default() }).await?;
             }
             let started = refused.start_others(channel, link, &plain, &wanted, lessons).await?;
             // without: those that were started went with the channel
@@ -116,7 +121,8 @@ impl Reopened {
                 };
                 let before = done;
                 let mut core = channel.lock();
-                let progress = core.unconfirmed.publish_again(&mut done, &mut given_up, rename);
+                let progress =
+                    core.unconfirmed.publish_again(&mut done, &mut given_up, Instant::now(), rename);
                 shared.release(core.unconfirmed.take_spare());
                 if let Some(failure) = given_up.unheard.take() {
                     core.failure.get_or_insert(failure);

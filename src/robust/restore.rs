@@ -10,16 +10,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
-use super::channel::open;
 use super::event::{Entity, Event, Unrestored};
 use super::shared::Shared;
 use super::topology::{RecordedQueue, Topology};
-use crate::client::carrier::private::Operations;
-use crate::client::{Channel as Plain, Connection as Link};
 use crate::codec::ShortStr;
 use crate::codec::peer_text::PeerText;
 use crate::error::{Error, ErrorKind, Result, Scope};
 use crate::protocol::{MethodId, Request, basic, constants, exchange, queue};
+use crate::single::{SingleChannel, SingleConnection};
 
 /// How many requests go out before their outcome is awaited.
 const BATCH: usize = 500;
@@ -94,10 +92,10 @@ impl Extent {
 #[derive(Debug)]
 pub(super) struct Restore<'a> {
     shared: &'a Arc<Shared>,
-    link: &'a Link,
+    link: &'a SingleConnection,
     lessons: &'a mut Lessons,
     extent: Extent,
-    scratch: Option<Plain>,
+    scratch: Option<SingleChannel>,
     /// Until when queues may be locked by the connection that was lost.
     locked_until: Option<Instant>,
     /// How often all was declared before.
@@ -108,7 +106,7 @@ pub(super) struct Restore<'a> {
 }
 
 impl<'a> Restore<'a> {
-    pub(super) fn new(shared: &'a Arc<Shared>, link: &'a Link, lessons: &'a mut Lessons) -> Self {
+    pub(super) fn new(shared: &'a Arc<Shared>, link: &'a SingleConnection, lessons: &'a mut Lessons) -> Self {
         // one that lies too far ahead is none
         let locked_until = Instant::now().checked_add(shared.settings.locked_limit);
         Self {
@@ -126,7 +124,10 @@ impl<'a> Restore<'a> {
 
     /// Declares again, on a link that lives, what the broker has removed by itself: auto-delete queues whose consumers went
     /// with a channel, and what goes with them. Returns what was refused. An error: the link is lost, or does not answer.
-    pub(super) async fn auto_delete(shared: &'a Arc<Shared>, link: &'a Link) -> Result<Vec<Unrestored>> {
+    pub(super) async fn auto_delete(
+        shared: &'a Arc<Shared>,
+        link: &'a SingleConnection,
+    ) -> Result<Vec<Unrestored>> {
         if !shared.lock().topology.has_auto_delete() {
             return Ok(Vec::new());
         }
@@ -198,7 +199,7 @@ impl<'a> Restore<'a> {
 
     /// What was refused. The scratch channel is closed, and not in the background: its number may be needed.
     pub(super) async fn finish(self) -> Result<Vec<Unrestored>> {
-        if let Some(scratch) = self.scratch.filter(Plain::is_open) {
+        if let Some(scratch) = self.scratch.filter(SingleChannel::is_open) {
             scratch.close().await?;
         }
         Ok(self.unrestored)
@@ -305,7 +306,7 @@ impl<'a> Restore<'a> {
         let scratch = self.scratch().await?;
         let mut sent = Ok(());
         for (_, request) in batch {
-            sent = sent.and_then(|()| scratch.call_no_wait(&quiet(request.clone())));
+            sent = sent.and_then(|()| scratch.send(&quiet(request.clone())));
         }
         let answered = match sent {
             // answered after all that came before it
@@ -396,11 +397,11 @@ impl<'a> Restore<'a> {
     }
 
     /// A channel for what may fail.
-    async fn scratch(&mut self) -> Result<Plain> {
+    async fn scratch(&mut self) -> Result<SingleChannel> {
         if let Some(scratch) = self.scratch.as_ref().filter(|scratch| scratch.is_open()) {
             return Ok(scratch.clone());
         }
-        let scratch = open(self.shared, self.link, false).await?;
+        let scratch = self.link.channel(false, 0).await?;
         self.scratch = Some(scratch.clone());
         Ok(scratch)
     }

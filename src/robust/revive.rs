@@ -4,13 +4,12 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::backoff::Backoff;
-use super::channel::{ChannelInner, open};
-use super::consumer::ConsumerInner;
 use super::restore::Restore;
-use crate::client::Channel as Plain;
-use crate::client::carrier::private::Operations;
+use super::robust_channel::ChannelInner;
+use super::robust_consumer::ConsumerInner;
 use crate::codec::ShortStr;
 use crate::error::{ErrorKind, Result, Scope};
+use crate::single::{SingleChannel, SingleConnection, SingleConsumer};
 
 /// How often it is tried.
 const PACE: Backoff = Backoff::bounded(Duration::from_millis(100), Duration::from_secs(1));
@@ -35,7 +34,7 @@ pub(super) async fn revive(channel: Weak<ChannelInner>, consumer: Weak<ConsumerI
         let Some((link, _)) = channel.shared().link() else { return };
         match start(&channel, &consumer, &link, declare).await {
             Ok(plain) => {
-                let over = plain.over();
+                let over = plain.channel().over();
                 if !channel.install(&consumer, plain, generation) {
                     return;
                 }
@@ -56,25 +55,23 @@ pub(super) async fn revive(channel: Weak<ChannelInner>, consumer: Weak<ConsumerI
 async fn start(
     channel: &Arc<ChannelInner>,
     consumer: &ConsumerInner,
-    link: &crate::client::Connection,
+    link: &SingleConnection,
     declare: bool,
-) -> Result<crate::client::Consumer> {
+) -> Result<SingleConsumer> {
     if declare {
         Restore::auto_delete(channel.shared(), link).await?;
     }
-    let plain = open(channel.shared(), link, false).await?;
+    let plain = link.channel(false, 0).await?;
     let spec = channel.spec(consumer);
     if declare {
         channel.declare_recorded(&plain, &spec.method.queue).await?;
     }
-    let mut started = plain.consume(spec).await?;
-    channel.shared().count(&mut started);
-    Ok(started)
+    plain.consume(spec).await
 }
 
 impl ChannelInner {
     /// Declares a queue again, as far as it was recorded, with its bindings.
-    async fn declare_recorded(&self, plain: &Plain, name: &ShortStr) -> Result<()> {
+    async fn declare_recorded(&self, plain: &SingleChannel, name: &ShortStr) -> Result<()> {
         let (declare, binds) = {
             let topology = &self.shared().lock().topology;
             let Some(queue) = topology.queue(name).filter(|queue| queue.server_named.is_none()) else {

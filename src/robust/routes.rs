@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::client::carrier::Outbound;
 use crate::codec::ShortStr;
+use crate::single::Outbound;
 
 /// By ascending sequence of the first message that goes there.
 #[derive(Debug, Default)]
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
     fn push(routes: &mut Routes, sequence: u64, routing_key: &str, mandatory: bool) {
         let (exchange, routing_key) = (&ShortStr::empty(), routing_key.into());
-        let outbound = Outbound { exchange, routing_key, mandatory, awaited: false, patience: None };
+        let outbound = Outbound { exchange, routing_key, mandatory, awaited: false };
         routes.push(sequence, &outbound);
     }
 

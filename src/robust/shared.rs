@@ -17,15 +17,15 @@ use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::Instant;
 
-use super::channel::ChannelInner;
 use super::event::{Counters, Event, Events, KEPT};
-use super::in_flight::InFlight;
 use super::options::Options;
+use super::robust_channel::ChannelInner;
 use super::topology::Topology;
-use crate::client::Connection as Plain;
-use crate::codec::ShortStr;
+use crate::codec::{FieldTable, ShortStr};
 use crate::error::{Error, ErrorKind, Origin, Result, Scope};
+use crate::mux::tune::Agreed;
 use crate::protocol::{Arguments, channel};
+use crate::single::{SingleConnection, Tally};
 
 /// Where something stands that comes and goes with the link: the connection, or one of its channels.
 #[derive(Debug)]
@@ -41,10 +41,12 @@ pub(super) enum Phase<T> {
 pub(super) struct State {
     /// Which link it is: one more with each loss.
     pub epoch: u64,
-    pub phase: Phase<Plain>,
+    pub phase: Phase<SingleConnection>,
     pub channels: BTreeMap<u64, Weak<ChannelInner>>,
     pub next_channel: u64,
     pub topology: Topology,
+    /// What the server said of itself on the last link, and what was agreed with it.
+    pub agreement: (FieldTable, Agreed),
 }
 
 /// Who hears of events. What is kept for listeners takes memory, so there is none before somebody asks.
@@ -87,11 +89,10 @@ pub(super) struct Shared {
     pub retained: AtomicUsize,
     pub reconnects: AtomicU64,
     pub republished: AtomicU64,
-    pub stale_acks: Arc<AtomicU64>,
     /// One restore at a time on a link that lives.
     pub restoring: tokio::sync::Mutex<()>,
-    /// Who is still at work.
-    pub in_flight: Arc<InFlight>,
+    /// What is at work, and which acks came too late.
+    pub tally: Arc<Tally>,
 }
 
 /// What never changes of the options.
@@ -123,7 +124,7 @@ impl Shared {
     /// Outside of a tokio runtime.
     pub(super) fn new(
         options: Options,
-        phase: Phase<Plain>,
+        phase: Phase<SingleConnection>,
         span: tracing::Span,
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<Command>) {
         let (commands, received) = mpsc::unbounded_channel();
@@ -138,6 +139,7 @@ impl Shared {
                 channels: BTreeMap::new(),
                 next_channel: 1,
                 topology: Topology::default(),
+                agreement: Default::default(),
             }),
             changed: watch::Sender::new(()),
             audience: Mutex::new(Audience::Nobody),
@@ -148,9 +150,8 @@ impl Shared {
             retained: AtomicUsize::new(0),
             reconnects: AtomicU64::new(0),
             republished: AtomicU64::new(0),
-            stale_acks: Arc::default(),
             restoring: tokio::sync::Mutex::new(()),
-            in_flight: Arc::default(),
+            tally: Arc::new(Tally::of_robust()),
         };
         (Arc::new(shared), received)
     }
@@ -192,14 +193,14 @@ impl Shared {
         Counters {
             reconnects: self.reconnects.load(Ordering::Relaxed),
             republished: self.republished.load(Ordering::Relaxed),
-            stale_acks: self.stale_acks.load(Ordering::Relaxed),
+            stale_acks: self.tally.stale_acks.load(Ordering::Relaxed),
         }
     }
 
     // Phases.
 
     /// The link and its epoch, if there is one and it is restored.
-    pub(super) fn link(&self) -> Option<(Plain, u64)> {
+    pub(super) fn link(&self) -> Option<(SingleConnection, u64)> {
         let state = self.lock();
         match &state.phase {
             Phase::Up(link) => Some((link.clone(), state.epoch)),
@@ -208,7 +209,7 @@ impl Shared {
     }
 
     /// Waits for the link. An error: there will be none, or not in time.
-    pub(super) async fn up(&self, deadline: Option<Instant>) -> Result<(Plain, u64)> {
+    pub(super) async fn up(&self, deadline: Option<Instant>) -> Result<(SingleConnection, u64)> {
         let mut changed = self.changed.subscribe();
         let mut is_first = true;
         loop {
@@ -250,7 +251,7 @@ impl Shared {
     }
 
     /// Ends everything for good; the first reason counts. Returns the link, if there was one.
-    pub(super) fn end(&self, error: &Error) -> Option<Plain> {
+    pub(super) fn end(&self, error: &Error) -> Option<SingleConnection> {
         let (link, channels) = {
             let mut state = self.lock();
             if matches!(state.phase, Phase::Ended(_)) {
@@ -277,13 +278,6 @@ impl Shared {
     /// Bytes of messages need not be kept any more.
     pub(super) fn release(&self, bytes: usize) {
         self.retained.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    /// A drain waits for this consumer, and for what it delivers; not if that needs no acks.
-    pub(super) fn count(&self, consumer: &mut crate::client::Consumer) {
-        if consumer.needs_acks() {
-            consumer.hold(Box::new(self.in_flight.token()));
-        }
     }
 }
 

@@ -9,15 +9,15 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::backoff::{Pace, Pauses};
-use super::channel::ChannelInner;
-use super::connection::Connection;
 use super::event::{Entity, Event, Unrestored};
 use super::options::Options;
 use super::reopen::Reopened;
 use super::restore::{Lessons, Restore};
+use super::robust_channel::ChannelInner;
+use super::robust_connection::RobustConnection;
 use super::shared::{Command, Phase, Shared, closed, runtime_ended};
-use crate::client::{Blocked, Connection as Link};
 use crate::error::{Error, ErrorKind, Result};
+use crate::single::{Blocked, SingleConnection};
 
 /// How often a broker that was there before may refuse what cannot heal, before that is believed: one that starts
 /// or stops may refuse what it takes a moment later.
@@ -30,13 +30,13 @@ const REFUSED: Duration = Duration::from_secs(10);
 const REOPEN: Duration = Duration::from_millis(250);
 
 /// Connects for the first time.
-pub(super) async fn connect(options: Options) -> Result<Connection> {
+pub(super) async fn connect(options: Options) -> Result<RobustConnection> {
     let retry = options.retry_first;
     let span = tracing::info_span!("robust_connection", hosts = ?options.hosts);
     let why = Error::new(ErrorKind::Connect, "not connected yet");
     let (shared, commands) = Shared::new(options, Phase::Down(why), span.clone());
     // dropped before it is done, it leaves nothing behind
-    let connection = Connection::new(Arc::clone(&shared));
+    let connection = RobustConnection::new(Arc::clone(&shared));
     let mut outage = Outage::new(&shared, !retry);
     let link = outage.end(&shared).instrument(span.clone()).await?;
     let pace = Pace::new(shared.options().backoff);
@@ -53,7 +53,7 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    async fn run(mut self, mut link: Link) {
+    async fn run(mut self, mut link: SingleConnection) {
         let mut stop = self.shared.stop.subscribe();
         // told also if the runtime drops this task
         let _ending = Ending(Arc::clone(&self.shared));
@@ -80,7 +80,7 @@ impl Supervisor {
     }
 
     /// Waits for the link's end, and gets another one.
-    async fn replace(&mut self, link: Link) -> Result<Link> {
+    async fn replace(&mut self, link: SingleConnection) -> Result<SingleConnection> {
         let began = Instant::now();
         let error = self.watch(&link).await;
         {
@@ -99,7 +99,7 @@ impl Supervisor {
     }
 
     /// Does what is to be done on a link until it ends.
-    async fn watch(&mut self, link: &Link) -> Error {
+    async fn watch(&mut self, link: &SingleConnection) -> Error {
         let mut blocked = link.watch_blocked();
         tell_blocked(&self.shared, link.blocked());
         loop {
@@ -112,7 +112,7 @@ impl Supervisor {
         }
     }
 
-    async fn obey(&self, link: &Link, command: Command) {
+    async fn obey(&self, link: &SingleConnection, command: Command) {
         let (channel, generation) = match command {
             Command::ChannelEnded { channel, generation, error } => {
                 // gone with the link, or with its last handle
@@ -141,7 +141,7 @@ impl Supervisor {
         self.reopen(link, &channel, generation).await;
     }
 
-    async fn reopen(&self, link: &Link, channel: &Arc<ChannelInner>, generation: u64) {
+    async fn reopen(&self, link: &SingleConnection, channel: &Arc<ChannelInner>, generation: u64) {
         let epoch = {
             let state = self.shared.lock();
             let core = channel.lock();
@@ -170,7 +170,7 @@ impl Supervisor {
     /// The channel, with what went when it was closed: auto-delete queues, for example.
     async fn reopened(
         &self,
-        link: &Link,
+        link: &SingleConnection,
         channel: &Arc<ChannelInner>,
     ) -> Result<(Reopened, Vec<Unrestored>)> {
         let unrestored = Restore::auto_delete(&self.shared, link).await?;
@@ -255,7 +255,7 @@ impl Outage {
     }
 
     /// Connects and restores everything.
-    async fn end(&mut self, shared: &Arc<Shared>) -> Result<Link> {
+    async fn end(&mut self, shared: &Arc<Shared>) -> Result<SingleConnection> {
         let attempts = shared.options().attempts;
         loop {
             let mut failed = Vec::new();
@@ -303,12 +303,12 @@ impl Outage {
         is_first || (self.refusals >= REFUSALS && since.elapsed() >= REFUSED)
     }
 
-    async fn attempt(&mut self, shared: &Arc<Shared>, host: &str, port: u16) -> Result<Link> {
+    async fn attempt(&mut self, shared: &Arc<Shared>, host: &str, port: u16) -> Result<SingleConnection> {
         let number = self.number;
         tracing::debug!(number, %host, port, "connecting");
         shared.tell(Event::Attempt { number, host: host.to_owned(), port });
         let options = shared.options().connect.at(host, port);
-        let link = options.connect().await?;
+        let link = options.connect_single(Arc::clone(&shared.tally)).await?;
         let unrestored = self.restore(shared, &link).await?;
         let took = self.began.elapsed();
         if shared.lock().epoch > 1 {
@@ -319,7 +319,7 @@ impl Outage {
     }
 
     /// Brings everything back on a new link, before anybody may use it.
-    async fn restore(&mut self, shared: &Arc<Shared>, link: &Link) -> Result<Vec<Unrestored>> {
+    async fn restore(&mut self, shared: &Arc<Shared>, link: &SingleConnection) -> Result<Vec<Unrestored>> {
         // also if this is dropped
         let unfinished = Unfinished(Some(link));
         let mut restore = Restore::new(shared, link, &mut self.lessons);
@@ -355,6 +355,7 @@ impl Outage {
                 shared.reconnects.fetch_add(1, Ordering::Relaxed);
             }
             // all at once: whoever finds the link finds its channels
+            state.agreement = (link.server_properties().clone(), link.agreed());
             state.phase = Phase::Up(link.clone());
             for done in &mut reopened {
                 done.release(state.epoch);
@@ -373,7 +374,7 @@ impl Outage {
 }
 
 /// A link that nobody may use yet. Dropped, it ends: what was started on it must not go on.
-struct Unfinished<'a>(Option<&'a Link>);
+struct Unfinished<'a>(Option<&'a SingleConnection>);
 
 impl Unfinished<'_> {
     fn finish(mut self) {
@@ -402,7 +403,12 @@ struct Channels {
 impl Channels {
     /// Opens all channels with their consumers, and then publishes again: a server that takes no publishes may wait for
     /// just these consumers. An error: the link is lost, or does not answer.
-    async fn reopen(&mut self, shared: &Shared, link: &Link, lessons: &mut Lessons) -> Result<()> {
+    async fn reopen(
+        &mut self,
+        shared: &Shared,
+        link: &SingleConnection,
+        lessons: &mut Lessons,
+    ) -> Result<()> {
         let mut opened = Vec::new();
         for channel in shared.channels() {
             match Reopened::new(&channel, link, lessons).await {
@@ -420,7 +426,7 @@ impl Channels {
         Ok(())
     }
 
-    fn postpone(&mut self, channel: Arc<ChannelInner>, error: Error, link: &Link) -> Result<()> {
+    fn postpone(&mut self, channel: Arc<ChannelInner>, error: Error, link: &SingleConnection) -> Result<()> {
         if !link.is_open() || error.kind() == ErrorKind::Timeout {
             return Err(error);
         }

@@ -8,9 +8,9 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::Hash;
 
-use crate::client::name::Name;
 use crate::codec::{Arguments, FieldTable, ShortStr};
 use crate::protocol::{exchange, queue};
+use crate::single::Name;
 
 /// How many former names of a server-named queue are still understood.
 const FORMER_NAMES: usize = 16;

@@ -8,13 +8,13 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::task::{Poll, Waker};
 
+use tokio::time::Instant;
+
 use super::numbers::Numbers;
 use super::routes::{Route, Routes};
-use crate::client::carrier::Outbound;
-use crate::client::returned::Stray;
-use crate::client::{Channel as Plain, Message, Sent};
 use crate::codec::ShortStr;
 use crate::error::{Error, ErrorKind, Result, Scope};
+use crate::single::{Message, Outbound, Sent, SingleChannel, Stray};
 
 /// What a message counts beyond its own parts: its place in the ring, and about what a route takes.
 const OVERHEAD: usize = 2 * size_of::<Entry>();
@@ -40,6 +40,8 @@ pub(super) struct Unconfirmed {
     failures: BTreeMap<u64, Error>,
     /// Who waits for messages that are not on a plain channel.
     waiting: HashMap<u64, Waker>,
+    /// Until when messages may be published again, where somebody has said so.
+    deadlines: BTreeMap<u64, Instant>,
 }
 
 #[derive(Debug)]
@@ -59,6 +61,8 @@ struct Entry {
 enum Interest {
     Kept,
     Abandoned,
+    /// Its deadline has passed: it is not published again, either.
+    Withdrawn,
 }
 
 /// How far publishing again has come.
@@ -132,7 +136,7 @@ impl Unconfirmed {
     // While the plain channel lives.
 
     /// What follows goes to this plain channel, or is published again on it.
-    pub(super) fn follow(&mut self, plain: &Plain) {
+    pub(super) fn follow(&mut self, plain: &SingleChannel) {
         self.numbers = Some(Numbers::new(plain.clone()));
     }
 
@@ -169,6 +173,10 @@ impl Unconfirmed {
             let settled = self.entries.partition_point(|entry| entry.sequence < below);
             for entry in self.entries.drain(..settled) {
                 self.bytes -= entry.weight;
+            }
+            if !self.deadlines.is_empty() {
+                let first = self.entries.front().map_or(self.last + 1, |entry| entry.sequence);
+                self.deadlines = self.deadlines.split_off(&first);
             }
             self.routes.forget_before(self.entries.front().map_or(self.last, |entry| entry.sequence));
         }
@@ -208,12 +216,33 @@ impl Unconfirmed {
     pub(super) fn abandon(&mut self, sequence: u64) -> Abandoned {
         let failure = self.failures.remove(&sequence);
         let waker = self.waiting.remove(&sequence);
-        if let Some(entry) = find(&mut self.entries, sequence) {
+        if let Some(entry) = find(&mut self.entries, sequence)
+            && entry.interest == Interest::Kept
+        {
             entry.interest = Interest::Abandoned;
         }
         let number = self.numbers.as_ref().and_then(|numbers| Some((numbers, numbers.number(sequence)?)));
         let stray = number.and_then(|(numbers, number)| numbers.plain.abandon(number));
         Abandoned { failure, stray, _waker: waker }
+    }
+
+    /// After this moment the message is not published again.
+    pub(super) fn expire_at(&mut self, sequence: u64, moment: Instant) {
+        self.deadlines.insert(sequence, moment);
+    }
+
+    /// The message is not published again, and nobody will ask for it.
+    pub(super) fn withdraw(&mut self, sequence: u64) {
+        self.deadlines.remove(&sequence);
+        let is_lost = self.numbers.is_none();
+        let Ok(at) = self.entries.binary_search_by_key(&sequence, |entry| entry.sequence) else { return };
+        if is_lost {
+            if let Some(entry) = self.entries.remove(at) {
+                self.bytes -= entry.weight;
+            }
+        } else if let Some(entry) = self.entries.get_mut(at) {
+            entry.interest = Interest::Withdrawn;
+        }
     }
 
     // When it has ended.
@@ -285,6 +314,10 @@ impl Unconfirmed {
     fn fail(&mut self, entry: &Entry, error: &Error, given_up: &mut GivenUp) {
         self.bytes -= entry.weight;
         given_up.any = true;
+        self.deadlines.remove(&entry.sequence);
+        if entry.interest == Interest::Withdrawn {
+            return;
+        }
         if entry.interest == Interest::Abandoned {
             given_up.unheard.get_or_insert_with(|| error.clone());
         } else {
@@ -298,9 +331,17 @@ impl Unconfirmed {
         &mut self,
         done: &mut usize,
         given_up: &mut GivenUp,
+        now: Instant,
         rename: impl Fn(&ShortStr) -> Option<ShortStr>,
     ) -> Result<Progress> {
         while let Some(entry) = self.entries.get(*done) {
+            let expired = self.deadlines.get(&entry.sequence).is_some_and(|deadline| *deadline <= now);
+            if expired || entry.interest == Interest::Withdrawn {
+                if let Some(entry) = self.entries.remove(*done) {
+                    self.fail(&entry, &expired_error(), given_up);
+                }
+                continue;
+            }
             let (Some(numbers), Some(route)) = (&mut self.numbers, self.routes.get_mut(entry.sequence))
             else {
                 break;
@@ -364,14 +405,14 @@ pub(super) struct Abandoned {
 
 /// Publishes again. A queue that replies are to go to may have another name by now.
 fn publish(
-    plain: &Plain,
+    plain: &SingleChannel,
     route: &Route,
     message: &Message,
     rename: impl Fn(&ShortStr) -> Option<ShortStr>,
 ) -> Result<Option<Sent>> {
     let Route { exchange, routing_key, mandatory } = route;
     let routing_key = routing_key.as_ref().into();
-    let outbound = Outbound { exchange, routing_key, mandatory: *mandatory, awaited: false, patience: None };
+    let outbound = Outbound { exchange, routing_key, mandatory: *mandatory, awaited: false };
     let mut message = message.clone();
     if let Some(name) = message.properties().reply_to.as_ref().and_then(rename) {
         message.properties_mut().reply_to = Some(name);
@@ -381,6 +422,13 @@ fn publish(
         Err(error) if error.kind() == ErrorKind::Argument => plain.try_send(&outbound, &message),
         sent => sent,
     }
+}
+
+/// The deadline of a message that was handed over has passed.
+fn expired_error() -> Error {
+    let text = "the link was lost before the server confirmed the message, and its deadline has passed: it may have \
+                arrived, and is not published again";
+    Error::new(ErrorKind::Unconfirmed, text)
 }
 
 fn find(entries: &mut VecDeque<Entry>, sequence: u64) -> Option<&mut Entry> {

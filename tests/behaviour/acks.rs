@@ -1,6 +1,6 @@
 //! Acknowledging, giving back, rejecting.
 
-use lepus::{ErrorKind, protocol::basic};
+use lepus::{Delivery, ErrorKind, protocol::basic};
 
 use crate::case::test;
 use crate::tools::{bodies, closed_the_channel, fill, next, numbers, take, until};
@@ -21,7 +21,7 @@ fn what_is_acknowledged_does_not_come_back() {
         let mut consumer = channel.queue(queue.name()).unwrap().consume().await.unwrap();
         let again = take(&mut consumer, 2).await;
         assert_eq!(bodies(&again), ["1", "3"]);
-        assert!(again.iter().all(|delivery| delivery.redelivered()));
+        assert!(again.iter().all(Delivery::redelivered));
     });
 }
 
@@ -137,7 +137,7 @@ fn recover_brings_back_what_is_not_acknowledged() {
         channel.recover().await.unwrap();
         let again = take(&mut consumer, 2).await;
         assert_eq!(bodies(&again), ["2", "3"]);
-        assert!(again.iter().all(|delivery| delivery.redelivered()));
+        assert!(again.iter().all(Delivery::redelivered));
         // the old ones are void
         closed_the_channel(
             {

@@ -11,7 +11,7 @@ fn channels_of_a_connection_have_different_numbers() {
     test(async |t| {
         let connection = t.connect().await;
         let (one, two) = (connection.channel().await.unwrap(), connection.channel().await.unwrap());
-        assert_ne!(one.id(), two.id());
+        assert_ne!(one.number(), two.number());
         assert!(one.is_open() && two.is_open());
     });
 }

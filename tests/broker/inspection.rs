@@ -74,7 +74,10 @@ fn consumers_and_connections_are_listed() {
         assert!(found.client_properties.get("connection_name").is_some());
         let consumers = broker.consumers();
         let [consumer] = consumers.as_slice() else { panic!("{consumers:?}") };
-        assert_eq!((consumer.connection, consumer.channel), (found.id, channel.id()));
+        assert_eq!(
+            (consumer.connection, consumer.channel),
+            (found.id, u16::try_from(channel.number()).unwrap())
+        );
         assert_eq!((consumer.tag.as_str(), consumer.queue.as_str()), ("one", "jobs"));
         assert_eq!((consumer.prefetch, consumer.unacked, consumer.no_ack), (3, 1, false));
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use lepus::robust::{Consumer, Event};
+use lepus::Consumer;
+use lepus::robust::Event;
 use lepus::{Delivery, Settled};
 use tokio::task::block_in_place;
 use tokio::time::timeout;

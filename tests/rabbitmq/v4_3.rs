@@ -23,7 +23,8 @@ async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 /// Fails on a broker that is older.
 async fn check_version(t: &Case) {
     let connection = t.connect().await;
-    let version = connection.server_properties().get("version").and_then(FieldValue::as_str).unwrap();
+    let properties = connection.server_properties();
+    let version = properties.get("version").and_then(FieldValue::as_str).unwrap();
     let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
     let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     assert!(found >= (4, 3), "this test needs RabbitMQ 4.3 or later, AMQP_URL names a {version}");

@@ -4,7 +4,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use lepus::protocol::{basic, channel, connection, queue};
-use lepus::robust::{Channel, Connection, Event, Options};
+use lepus::robust::{Event, Options};
+use lepus::{Channel, Connection};
 use lepus::{ErrorKind, Properties};
 use tokio::time::sleep;
 
@@ -30,7 +31,7 @@ async fn open(server: &mut Peer, connection: &Connection, number: u16) -> Channe
     both(connection.channel(), server.open_channel(number)).await.0.unwrap()
 }
 
-async fn consumer(server: &mut Peer, channel: &Channel, number: u16) -> lepus::robust::Consumer {
+async fn consumer(server: &mut Peer, channel: &Channel, number: u16) -> lepus::Consumer {
     let queue = channel.queue("q").unwrap();
     both(queue.consume().tag("c"), server.start_consumer(number, "c")).await.0.unwrap()
 }
@@ -51,7 +52,7 @@ async fn deliver_one(server: &mut Peer, number: u16, body: &[u8]) {
     server.write(&[deliver(number, "c", 1), content(number, body)].concat()).await;
 }
 
-async fn next(consumer: &mut lepus::robust::Consumer) -> String {
+async fn next(consumer: &mut lepus::Consumer) -> String {
     let delivery = within("a delivery", consumer.next()).await.unwrap().unwrap();
     delivery.body_str().unwrap().to_owned()
 }
@@ -165,7 +166,7 @@ fn what_an_idle_channel_had_confirmed_keeps_nobody_waiting() {
         within("the confirm", confirm).await.unwrap();
         let exchange = busy.default_exchange();
         for number in 1..=3 {
-            let sent = exchange.enqueue("k", vec![0; 4_000]).wait_at_most(Duration::from_secs(1)).await;
+            let sent = exchange.enqueue("k", vec![0; 4_000]).deadline(Duration::from_secs(1)).await;
             drop(sent.unwrap_or_else(|error| panic!("message {number} had to wait: {error}")));
         }
     });

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use lepus::ConnectOptions;
-use lepus::robust::{Connection, Event, Events, Options, Unrestored};
+use lepus::Connection;
+use lepus::robust::{Event, Events, Options, Unrestored};
 use tokio::time::timeout;
 
 use crate::broker::url;

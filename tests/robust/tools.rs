@@ -22,7 +22,7 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
 /// A robust connection that can be cut.
 pub(crate) struct Patient {
     pub(crate) relay: Relay,
-    pub(crate) connection: robust::Connection,
+    pub(crate) connection: lepus::Connection,
     /// From its beginning on.
     pub(crate) events: Events,
     /// Straight to the broker.
@@ -47,7 +47,7 @@ impl Patient {
         Self { relay, connection, events, other: case.connect().await }
     }
 
-    pub(crate) async fn channel(&self) -> robust::Channel {
+    pub(crate) async fn channel(&self) -> lepus::Channel {
         self.connection.channel().await.unwrap()
     }
 
@@ -145,12 +145,12 @@ pub(crate) fn at(direction: Direction, offset: u64, fault: Fault) -> Trigger {
 }
 
 /// The next delivery, which must come.
-pub(crate) async fn next(consumer: &mut robust::Consumer) -> Delivery {
+pub(crate) async fn next(consumer: &mut lepus::Consumer) -> Delivery {
     within("a delivery", consumer.next()).await.expect("the stream ended").unwrap()
 }
 
 /// The next delivery's body, acknowledged.
-pub(crate) async fn take(consumer: &mut robust::Consumer) -> String {
+pub(crate) async fn take(consumer: &mut lepus::Consumer) -> String {
     let delivery = next(consumer).await;
     let text = delivery.body_str().unwrap().to_owned();
     delivery.ack().unwrap();
@@ -158,6 +158,6 @@ pub(crate) async fn take(consumer: &mut robust::Consumer) -> String {
 }
 
 /// Waits until everything that was sent on a channel, such as acks, has arrived.
-pub(crate) async fn arrived(channel: &robust::Channel) {
+pub(crate) async fn arrived(channel: &lepus::Channel) {
     within("an answer", channel.qos(10)).await.unwrap();
 }

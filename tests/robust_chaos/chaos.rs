@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use lepus::Connection;
 use lepus::ExchangeKind;
 use lepus::broker::Broker;
-use lepus::robust::Connection;
 use tokio::sync::watch;
 use tokio::task::block_in_place;
 use tokio::time::{sleep, timeout};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use lepus::robust::{Channel, Connection, Consumer};
+use lepus::{Connection, Consumer};
 use lepus::{Error, ErrorKind, Exchange, Message, Settled};
 use tokio::sync::watch;
 
@@ -26,7 +26,7 @@ pub(crate) struct Produced {
 /// Returns the numbers that the broker refused.
 pub(crate) async fn produce(
     id: usize,
-    exchange: Exchange<Channel>,
+    exchange: Exchange,
     key: String,
     done: Arc<Produced>,
 ) -> Result<Vec<u64>, Error> {

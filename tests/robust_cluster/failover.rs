@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use lepus::robust::{Connection, Consumer};
 use lepus::{ConnectOptions, ErrorKind};
+use lepus::{Connection, Consumer};
 use tokio::sync::watch;
 use tokio::task::block_in_place;
 use tokio::time::timeout;

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use lepus::robust::{self, Event};
+use lepus::robust::Event;
 use lepus::{ConnectOptions, Connection, Delivery, ErrorKind, ExchangeKind, Message, Settled};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -219,7 +219,7 @@ struct Taking {
 }
 
 impl Taking {
-    fn start(consumer: robust::Consumer) -> Self {
+    fn start(consumer: lepus::Consumer) -> Self {
         let (taken, numbers) = mpsc::unbounded_channel();
         let hold = watch::Sender::new(true);
         let task = tokio::spawn(take(consumer, taken, hold.subscribe()));
@@ -247,7 +247,7 @@ impl Taking {
 
 /// Takes to the end of the stream, and tells how many came twice.
 async fn take(
-    mut consumer: robust::Consumer,
+    mut consumer: lepus::Consumer,
     taken: mpsc::UnboundedSender<u32>,
     mut hold: watch::Receiver<bool>,
 ) -> Result<usize> {

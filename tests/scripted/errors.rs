@@ -284,12 +284,12 @@ async fn a_publish_that_waited_too_long_blames_the_callers_limit_and_names_excha
     }
     let exchange = channel.exchange("orders").unwrap();
     let limit = Duration::from_millis(20);
-    let error = exchange.publish("eu.new", "x").wait_at_most(limit).await.unwrap_err();
-    assert_eq!((error.kind(), error.origin()), (ErrorKind::Timeout, Origin::User));
+    let error = exchange.publish("eu.new", "x").deadline(limit).await.unwrap_err();
+    assert_eq!((error.kind(), error.origin()), (ErrorKind::NotSent, Origin::User));
     assert_eq!(
         error.to_string(),
-        "basic.publish to exchange \"orders\" with routing key \"eu.new\": not sent, because it could not be written \
-         within 0.02 s (wait_at_most)"
+        "basic.publish to exchange \"orders\" with routing key \"eu.new\": not sent within its deadline of 0.02 s; it \
+         is withdrawn and will not arrive"
     );
 }
 
@@ -434,7 +434,7 @@ async fn a_robust_connection_takes_the_hosts_of_the_uri() {
 async fn lost_robust(
     change: impl FnOnce(lepus::robust::Options) -> lepus::robust::Options,
     limit: Duration,
-) -> (lepus::robust::Connection, lepus::robust::Channel) {
+) -> (lepus::Connection, lepus::Channel) {
     let listener = Listener::bind().await;
     let options = change(listener.options().rpc_timeout(limit).robust());
     let (connection, mut server) = both(options.connect(), async {
@@ -475,11 +475,11 @@ async fn a_publish_without_a_connection_names_exchange_and_key() {
     let (_connection, channel) =
         lost_robust(|options| options.on_outage(outage), Duration::from_secs(30)).await;
     let error = channel.exchange("orders").unwrap().publish("eu.new", "x").await.unwrap_err();
-    assert_eq!((error.kind(), error.origin()), (ErrorKind::Timeout, Origin::Network));
+    assert_eq!((error.kind(), error.origin()), (ErrorKind::NotSent, Origin::Network));
     assert_eq!(
         error.to_string(),
         "basic.publish to exchange \"orders\" with routing key \"eu.new\": not sent, because there was no connection \
-         within 0.05 s"
+         within 0.05 s (on_outage)"
     );
     says_nothing_twice(&error);
 
@@ -487,6 +487,6 @@ async fn a_publish_without_a_connection_names_exchange_and_key() {
     let (_connection, channel) =
         lost_robust(|options| options.on_outage(outage), Duration::from_secs(30)).await;
     let error = channel.exchange("orders").unwrap().publish("eu.new", "x").await.unwrap_err();
-    assert_eq!((error.kind(), error.scope()), (ErrorKind::ConnectionLost, Scope::Call));
+    assert_eq!((error.kind(), error.scope()), (ErrorKind::NotSent, Scope::Call));
     says_nothing_twice(&error);
 }

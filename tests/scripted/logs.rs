@@ -168,6 +168,6 @@ async fn a_close_is_no_warning() {
     assert!(log.at(Level::WARN).is_empty(), "{:#?}", log.at(Level::WARN));
 }
 
-async fn open_robust(server: &mut Peer, connection: &lepus::robust::Connection) -> lepus::robust::Channel {
+async fn open_robust(server: &mut Peer, connection: &lepus::Connection) -> lepus::Channel {
     both(connection.channel(), server.open_channel(1)).await.0.unwrap()
 }

@@ -421,7 +421,9 @@ pub(crate) async fn with_channel() -> (Peer, Connection, Channel) {
 /// Starts a consumer with acks.
 pub(crate) async fn consumer(server: &mut Peer, channel: &Channel, tag: &str) -> Consumer {
     let queue = channel.queue("q").unwrap();
-    let (consumer, _) = both(queue.consume().tag(tag), server.start_consumer(channel.id(), tag)).await;
+    let (consumer, _) =
+        both(queue.consume().tag(tag), server.start_consumer(channel.number().try_into().unwrap(), tag))
+            .await;
     consumer.unwrap()
 }
 
@@ -436,7 +438,7 @@ pub(crate) async fn with_consumer() -> (Peer, Connection, Channel, Consumer) {
 /// here. And it goes on working.
 pub(crate) async fn nothing_else(server: &mut Peer, channel: &Channel) {
     let qos = basic::Qos { prefetch_size: 0, prefetch_count: 77, global: false };
-    let id = channel.id();
+    let id = u16::try_from(channel.number()).unwrap();
     let server = async {
         server.expect(id, qos).await;
         server.send(id, basic::QosOk).await;

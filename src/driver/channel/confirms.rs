@@ -101,6 +101,11 @@ impl ChannelLink {
         self.look(|confirms| confirms.base()).unwrap_or(0)
     }
 
+    /// How many publishes are not settled.
+    pub(crate) fn unconfirmed(&self) -> usize {
+        self.look(|confirms| confirms.unsettled()).flatten().map_or(0, |(count, ..)| count)
+    }
+
     /// Whether a publish is settled.
     pub(crate) fn is_settled(&self, number: u64) -> bool {
         self.look(|confirms| confirms.is_settled(number)).unwrap_or(false)

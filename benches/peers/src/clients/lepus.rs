@@ -1,8 +1,9 @@
-// lepus, on default settings. Included twice, with the names of the plain and of the robust connection.
+//! lepus, on default settings.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use lepus::{Channel, Confirm, Connection, Exchange};
 use tokio::task::JoinSet;
 
 use crate::Result;
@@ -10,16 +11,19 @@ use crate::job::Job;
 use crate::measure::{Meter, Sample};
 use crate::work::{NOWHERE, PREFETCH, QUEUE, TASKS, WINDOW, Work};
 
-pub(super) async fn run(job: &Job) -> Result<Sample> {
+pub(super) async fn run(job: &Job, robust: bool) -> Result<Sample> {
+    let connect = async || {
+        if robust { lepus::connect_robust(&job.uri).await } else { lepus::connect(&job.uri).await }
+    };
     if job.work == Work::Idle {
         return super::idle(|| async {
-            let connection = connect(&job.uri).await?;
+            let connection = connect().await?;
             let channel = connection.channel().await?;
             Ok((connection, channel))
         })
         .await;
     }
-    let connection = connect(&job.uri).await?;
+    let connection = connect().await?;
     let sample = match job.work {
         Work::Publish(_) | Work::Tasks | Work::Channels => publish(job, &connection).await,
         Work::Confirm(_) => confirm(job, &connection).await,

@@ -3,6 +3,7 @@
 mod amqprs;
 pub(crate) mod floor;
 mod lapin;
+mod lepus;
 pub(crate) mod rabbitmq_c;
 
 use std::future::Future;
@@ -13,21 +14,6 @@ use crate::Result;
 use crate::job::Job;
 use crate::measure::Sample;
 use crate::work::Work;
-
-mod plain {
-    use lepus::{Channel, Confirm, Connection, Exchange, connect};
-
-    include!("lepus.rs");
-}
-
-mod robust {
-    use lepus::connect_robust as connect;
-    use lepus::robust::{Channel, Confirm, Connection};
-
-    type Exchange = lepus::Exchange<Channel>;
-
-    include!("lepus.rs");
-}
 
 /// Who does the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,12 +71,12 @@ impl Client {
         let own = job.clone();
         match self {
             Self::Floor => floor::run(job),
-            Self::Lepus => in_task(async move { plain::run(&own).await }),
-            Self::LepusMain => multi_thread()?.block_on(plain::run(job)),
+            Self::Lepus => in_task(async move { lepus::run(&own, false).await }),
+            Self::LepusMain => multi_thread()?.block_on(lepus::run(job, false)),
             Self::LepusCurrentThread => {
-                Builder::new_current_thread().enable_all().build()?.block_on(plain::run(job))
+                Builder::new_current_thread().enable_all().build()?.block_on(lepus::run(job, false))
             }
-            Self::LepusRobust => in_task(async move { robust::run(&own).await }),
+            Self::LepusRobust => in_task(async move { lepus::run(&own, true).await }),
             Self::Amqprs => in_task(async move { amqprs::run(&own).await }),
             Self::Lapin => in_task(async move { lapin::run(&own).await }),
             Self::RabbitmqC => Err("librabbitmq has a program of its own".into()),

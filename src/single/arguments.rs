@@ -3,20 +3,19 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::channel::short;
 use crate::codec::{FieldTable, FieldValue, ShortStr, Timestamp};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Arguments as they are collected by a builder. The first mistake is kept and told when the builder is
 /// awaited.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Collected {
+pub(crate) struct Collected {
     table: FieldTable,
     fault: Option<Error>,
 }
 
 impl Collected {
-    pub(super) fn set(&mut self, name: impl TryInto<ShortStr>, value: impl Into<FieldValue>) {
+    pub(crate) fn set(&mut self, name: impl TryInto<ShortStr>, value: impl Into<FieldValue>) {
         match short("an argument's name", name) {
             Ok(name) => {
                 // cannot fail: the name is a short string already
@@ -27,25 +26,35 @@ impl Collected {
     }
 
     /// An argument whose value is the name of something.
-    pub(super) fn set_name(&mut self, argument: &'static str, name: impl TryInto<ShortStr>) {
+    pub(crate) fn set_name(&mut self, argument: &'static str, name: impl TryInto<ShortStr>) {
         match short(argument, name) {
             Ok(name) => self.set(argument, &name),
             Err(error) => drop(self.fault.get_or_insert(error)),
         }
     }
 
-    pub(super) fn finish(self) -> Result<FieldTable> {
+    pub(crate) fn finish(self) -> Result<FieldTable> {
         self.fault.map_or(Ok(self.table), Err)
     }
 }
 
+/// A short string from what the user gave, or the error that names it.
+pub(crate) fn short(what: &str, name: impl TryInto<ShortStr>) -> Result<ShortStr> {
+    name.try_into().map_err(|_| {
+        Error::new(
+            ErrorKind::Argument,
+            format!("{what} has more than 255 bytes, which is the most that AMQP allows"),
+        )
+    })
+}
+
 /// Milliseconds as an argument; what does not fit becomes the largest that does.
-pub(super) fn millis(duration: Duration) -> i64 {
+pub(crate) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// A number as an argument; what does not fit becomes the largest that does.
-pub(super) fn count(number: u64) -> i64 {
+pub(crate) fn count(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 

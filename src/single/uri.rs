@@ -267,7 +267,7 @@ impl Query {
         ("retry_delay", "use a robust connection and its backoff"),
         ("connection_attempts", "use a robust connection and its attempts"),
         ("reconnect_interval", "use a robust connection and its backoff"),
-        ("blocked_connection_timeout", "limit each publish with wait_at_most"),
+        ("blocked_connection_timeout", "limit each publish with Publish::deadline"),
         ("socket_timeout", "write connection_timeout, in milliseconds"),
         ("stack_timeout", "write connection_timeout, in milliseconds"),
         ("name", "use ConnectOptions::connection_name"),

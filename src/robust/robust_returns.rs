@@ -2,15 +2,12 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use futures_core::Stream;
-
-use super::channel::ChannelInner;
+use super::robust_channel::ChannelInner;
 use super::shared::Phase;
-use crate::client::{Channel as Plain, Returned, Returns as PlainReturns};
+use crate::single::{Returned, SingleChannel, SingleReturns};
 
 /// How many messages wait from plain channels that have ended.
 const MOST: usize = 1024;
@@ -22,7 +19,7 @@ pub(super) struct Hub(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     listeners: usize,
-    current: Option<PlainReturns>,
+    current: Option<SingleReturns>,
     /// From plain channels that have ended.
     waiting: VecDeque<Returned>,
     /// Missed on plain channels that have ended.
@@ -33,7 +30,7 @@ struct State {
 
 impl Hub {
     /// Listens on the next plain channel, if anybody listens here.
-    pub(super) fn follow(&self, plain: &Plain) {
+    pub(super) fn follow(&self, plain: &SingleChannel) {
         let mut state = self.lock();
         if state.listeners == 0 {
             return;
@@ -43,7 +40,7 @@ impl Hub {
     }
 
     /// The same for whoever has begun to listen since.
-    pub(super) fn catch_up(&self, plain: &Plain) {
+    pub(super) fn catch_up(&self, plain: &SingleChannel) {
         let is_missing = {
             let state = self.lock();
             state.listeners > 0 && state.current.is_none()
@@ -66,11 +63,11 @@ impl Hub {
 }
 
 impl State {
-    fn replace(&mut self, new: Option<PlainReturns>) {
+    fn replace(&mut self, new: Option<SingleReturns>) {
         let Some(mut old) = std::mem::replace(&mut self.current, new) else { return };
         self.missed += old.missed();
         let mut context = Context::from_waker(Waker::noop());
-        while let Poll::Ready(Some(returned)) = Pin::new(&mut old).poll_next(&mut context) {
+        while let Poll::Ready(Some(returned)) = old.poll_next(&mut context) {
             self.waiting.push_back(returned);
         }
         while self.waiting.len() > MOST {
@@ -88,13 +85,12 @@ fn wake(mut state: MutexGuard<'_, State>) {
     }
 }
 
-/// The stream of returned messages that no [`Confirm`](super::Confirm) tells of, on whatever link; see
-/// [`Channel::returns`](super::Channel::returns). Ends with the channel.
-pub struct Returns {
+/// Returned messages that no confirm tells of, on whatever link. Ends with the channel.
+pub(crate) struct RobustReturns {
     channel: Arc<ChannelInner>,
 }
 
-impl Returns {
+impl RobustReturns {
     pub(super) fn new(channel: Arc<ChannelInner>) -> Self {
         let plain = match &channel.lock().phase {
             Phase::Up(plain) => Some(plain.clone()),
@@ -109,31 +105,21 @@ impl Returns {
         Self { channel }
     }
 
-    /// The next one; `None` once the channel has ended for good.
-    ///
-    /// # Cancel safety
-    /// Cancel safe.
-    pub async fn next(&mut self) -> Option<Returned> {
-        std::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
-    }
-
     /// How many messages had to go because nobody took them in time.
-    pub fn missed(&self) -> u64 {
+    pub(crate) fn missed(&self) -> u64 {
         let state = self.channel.returns.lock();
-        state.missed + state.current.as_ref().map_or(0, PlainReturns::missed)
+        state.missed + state.current.as_ref().map_or(0, SingleReturns::missed)
     }
 }
 
-impl Stream for Returns {
-    type Item = Returned;
-
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Returned>> {
+impl RobustReturns {
+    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Returned>> {
         let mut state = self.channel.returns.lock();
         if let Some(returned) = state.waiting.pop_front() {
             return Poll::Ready(Some(returned));
         }
         if let Some(current) = &mut state.current {
-            match Pin::new(current).poll_next(context) {
+            match current.poll_next(context) {
                 Poll::Ready(Some(returned)) => return Poll::Ready(Some(returned)),
                 Poll::Ready(None) => state.replace(None),
                 Poll::Pending => {}
@@ -147,7 +133,7 @@ impl Stream for Returns {
     }
 }
 
-impl Drop for Returns {
+impl Drop for RobustReturns {
     fn drop(&mut self) {
         let mut state = self.channel.returns.lock();
         state.listeners = state.listeners.saturating_sub(1);
@@ -158,8 +144,8 @@ impl Drop for Returns {
     }
 }
 
-impl fmt::Debug for Returns {
+impl fmt::Debug for RobustReturns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Returns").field("missed", &self.missed()).finish_non_exhaustive()
+        f.debug_struct("RobustReturns").field("missed", &self.missed()).finish_non_exhaustive()
     }
 }

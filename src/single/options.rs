@@ -1,10 +1,12 @@
 //! How to connect: what the URI says, and more.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::arguments::Collected;
-use super::connection::Connection;
+use super::single_connection::SingleConnection;
+use super::tally::Tally;
 use super::uri::{HostPort, Uri, UriError};
 use crate::codec::{FieldTable, FieldValue, ShortStr};
 use crate::driver::link::{Address, Link};
@@ -231,20 +233,8 @@ impl ConnectOptions {
         self
     }
 
-    /// Connects: to the first host that takes the connection. Another host is tried unless one refuses user or vhost.
-    ///
-    /// # Errors
-    /// Of the last host that was tried; its text has those of the others, too. [`ErrorKind::Connect`], [`ErrorKind::NotAmqp`], [`ErrorKind::HandshakeTimeout`], [`ErrorKind::Auth`],
-    /// [`ErrorKind::Vhost`], [`ErrorKind::Protocol`], [`ErrorKind::ConnectionLost`] or, if the server has
-    /// another reason to refuse, [`ErrorKind::ConnectionClosed`]; [`ErrorKind::Config`] if vhost, name
-    /// or credentials break a limit of the protocol.
-    ///
-    /// # Cancel safety
-    /// Cancel safe: dropped before it is done, it closes the socket.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime with I/O and time enabled.
-    pub async fn connect(&self) -> Result<Connection> {
+    /// Connects to the first host that takes the connection. Another host is tried unless one refuses user or vhost.
+    pub(crate) async fn connect_single(&self, tally: Arc<Tally>) -> Result<SingleConnection> {
         let hello = self.hello()?;
         let mut failed = Vec::new();
         for server in &self.servers {
@@ -254,7 +244,7 @@ impl ConnectOptions {
                 handshake_timeout: self.handshake_timeout,
             };
             match Link::connect(&address, hello.clone(), self.limits).await {
-                Ok(link) => return Ok(Connection::new(link)),
+                Ok(link) => return Ok(SingleConnection::new(link, tally)),
                 // the next host would say the same: they are of one cluster
                 Err(error) if is_refusal(&error) => return Err(error.after(failed)),
                 Err(error) => failed.push(error),
@@ -267,7 +257,7 @@ impl ConnectOptions {
 
     /// Connects to the first host over a stream that is there already.
     #[cfg(any(fuzzing, test))]
-    pub(crate) async fn connect_over(&self, stream: crate::driver::dial::Stream) -> Result<Connection> {
+    pub(crate) async fn single_over(&self, stream: crate::driver::dial::Stream) -> Result<SingleConnection> {
         let server = self.servers.first().cloned();
         let server = server.ok_or_else(|| Error::new(ErrorKind::Config, "there is no host to connect to"))?;
         let address = Address {
@@ -276,7 +266,7 @@ impl ConnectOptions {
             handshake_timeout: self.handshake_timeout,
         };
         let link = Link::over(stream, &address, self.hello()?, self.limits).await?;
-        Ok(Connection::new(link))
+        Ok(SingleConnection::new(link, Arc::default()))
     }
 
     /// The hosts and ports to connect to.

@@ -2,14 +2,13 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::channel::ChannelInner;
 use super::message::{Message, REPUBLISHED};
+use super::single_channel::SingleInner;
+use super::tally::Token;
 use crate::codec::generated::basic;
 use crate::codec::{Arguments, FieldTable, Properties};
 use crate::error::{Error, ErrorKind, Result};
@@ -60,12 +59,13 @@ impl Incoming {
         self.raw.routing_key()
     }
 
-    /// The consumer that it was delivered to; empty after [`Queue::get`](super::Queue::get).
+    /// The consumer that it was delivered to; empty after [`Queue::get`](crate::Queue::get).
     pub fn consumer_tag(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(self.raw.consumer_tag())
     }
 
-    /// Its number on the channel: 1 for the first delivery, then 2, …
+    /// Its number on the channel: 1 for the first delivery, then 2, … On a robust channel, the numbers after a loss begin
+    /// higher, so that none occurs twice in the channel's life.
     pub fn delivery_tag(&self) -> u64 {
         self.raw.tag
     }
@@ -75,7 +75,7 @@ impl Incoming {
         self.raw.redelivered()
     }
 
-    /// How many messages were left in the queue, after [`Queue::get`](super::Queue::get); otherwise 0.
+    /// How many messages were left in the queue, after [`Queue::get`](crate::Queue::get); otherwise 0.
     pub fn message_count(&self) -> u32 {
         self.raw.message_count()
     }
@@ -132,7 +132,7 @@ impl fmt::Debug for Incoming {
     }
 }
 
-/// A message from a queue, to be acknowledged: [`Incoming`] with the channel that it came on.
+/// A message from a queue, to be acknowledged: an [`Incoming`] with an [`Acker`].
 ///
 /// Each way to acknowledge takes the delivery, so it cannot be done twice. One that is dropped stays
 /// unacknowledged: the server delivers it again when the channel or connection ends.
@@ -149,40 +149,18 @@ pub struct Delivery {
 
 /// Where the acks of one consumer go. It lives as long as the consumer and all that it has delivered.
 pub(super) struct Acks {
-    channel: Arc<ChannelInner>,
+    channel: Arc<SingleInner>,
     /// Deliveries need no acks.
     no_ack: bool,
+    tag_base: u64,
+    /// A drain waits until all that needs acks is gone.
     _token: Option<Token>,
 }
 
-/// Something that is dropped when a consumer and all that it has delivered are gone.
-pub(crate) type Token = Box<dyn Send + Sync>;
-
 impl Acks {
-    pub(super) fn new(channel: Arc<ChannelInner>, no_ack: bool) -> Self {
-        Self { channel, no_ack, _token: None }
-    }
-
-    /// The same, until the token may be dropped.
-    pub(super) fn holding(&self, token: Token) -> Self {
-        Self { channel: Arc::clone(&self.channel), no_ack: self.no_ack, _token: Some(token) }
-    }
-
-    fn send_settle<M: Arguments>(&self, multiple: bool, method: &M) -> Result<Settled> {
-        if self.no_ack {
-            return Err(Error::new(ErrorKind::Argument, "the consumer was started without acks"));
-        }
-        if multiple {
-            self.channel.link.state.settles_several();
-        }
-        match (self.channel.link.settle(method), &self.channel.stale) {
-            (Ok(()), _) => Ok(Settled::Sent),
-            (Err(error), Some(counter)) if error.kind() != ErrorKind::Closed => {
-                counter.fetch_add(1, Ordering::Relaxed);
-                Ok(Settled::Stale)
-            }
-            (Err(error), _) => Err(error),
-        }
+    pub(super) fn new(channel: &Arc<SingleInner>, no_ack: bool) -> Self {
+        let token = (!no_ack).then(|| channel.tally.token());
+        Self { channel: Arc::clone(channel), no_ack, tag_base: channel.tag_base, _token: token }
     }
 }
 
@@ -198,65 +176,30 @@ pub enum Settled {
     Stale,
 }
 
-/// The means to acknowledge a delivery.
-pub(super) struct Acker {
-    acks: Arc<Acks>,
-    delivery_tag: u64,
-}
-
 impl Delivery {
-    /// The token is dropped once this delivery is gone.
-    pub(crate) fn hold(&mut self, token: Token) {
-        self.acks = Arc::new(self.acks.holding(token));
-    }
-
     #[inline]
-    pub(super) fn new(raw: Raw, acks: &Arc<Acks>) -> Self {
+    pub(super) fn new(mut raw: Raw, acks: &Arc<Acks>) -> Self {
+        if acks.tag_base != 0 {
+            raw.tag += acks.tag_base;
+        }
         Self { incoming: Incoming { raw }, acks: Arc::clone(acks) }
     }
 
-    /// The work is done: the server may forget the message.
+    /// The message and the means to acknowledge it, apart: for whoever hands the message on and settles it elsewhere.
     ///
-    /// # Errors
-    /// If the channel has ended; on a robust connection only if the user has closed it.
-    pub fn ack(self) -> Result<Settled> {
-        self.split().1.ack(false)
-    }
-
-    /// Acknowledges this message and all before it on the channel that are not acknowledged.
-    ///
-    /// # Errors
-    /// If the channel has ended; on a robust connection only if the user has closed it.
-    pub fn ack_multiple(self) -> Result<Settled> {
-        self.split().1.ack(true)
-    }
-
-    /// The work was not done. With `requeue` the message goes back to its queue, otherwise it is dropped or
-    /// dead-lettered.
-    ///
-    /// # Errors
-    /// If the channel has ended; on a robust connection only if the user has closed it.
-    pub fn nack(self, requeue: bool) -> Result<Settled> {
-        self.split().1.nack(false, requeue)
-    }
-
-    /// Like [`nack`](Self::nack), for this message and all before it on the channel that are not
-    /// acknowledged.
-    ///
-    /// # Errors
-    /// If the channel has ended; on a robust connection only if the user has closed it.
-    pub fn nack_multiple(self, requeue: bool) -> Result<Settled> {
-        self.split().1.nack(true, requeue)
-    }
-
-    /// The message cannot be worked on. With `requeue` it goes back to its queue, otherwise it is dropped or
-    /// dead-lettered. Differs from [`nack`](Self::nack) in quorum queues of `RabbitMQ` 4.3 and later:
-    /// only a reject counts towards the delivery limit.
-    ///
-    /// # Errors
-    /// If the channel has ended; on a robust connection only if the user has closed it.
-    pub fn reject(self, requeue: bool) -> Result<Settled> {
-        self.split().1.reject(requeue)
+    /// ```no_run
+    /// # async fn example(mut deliveries: lepus::Consumer) -> lepus::Result<()> {
+    /// while let Some(delivery) = deliveries.next().await {
+    ///     let (message, acker) = delivery?.into_parts();
+    ///     let length = tokio::task::spawn_blocking(move || message.body().len()).await;
+    ///     if length.is_ok() { acker.ack()? } else { acker.reject(false)? };
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn into_parts(self) -> (Incoming, Acker) {
+        let acker = Acker { delivery_tag: self.incoming.raw.tag, acks: self.acks };
+        (self.incoming, acker)
     }
 
     /// The message alone; it stays unacknowledged.
@@ -264,42 +207,188 @@ impl Delivery {
         self.incoming
     }
 
-    pub(super) fn split(self) -> (Incoming, Acker) {
-        let acker = Acker { delivery_tag: self.incoming.raw.tag, acks: self.acks };
-        (self.incoming, acker)
+    /// The message.
+    pub fn incoming(&self) -> &Incoming {
+        &self.incoming
+    }
+
+    /// The work is done: the server may forget the message.
+    ///
+    /// # Errors
+    /// If the channel has ended; on a robust connection only if the user has closed it.
+    pub fn ack(self) -> Result<Settled> {
+        self.into_parts().1.ack()
+    }
+
+    /// Acknowledges this message and all before it on the channel that are not acknowledged.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub fn ack_multiple(self) -> Result<Settled> {
+        self.into_parts().1.ack_multiple()
+    }
+
+    /// The work was not done. With `requeue` the message goes back to its queue, otherwise it is dropped or
+    /// dead-lettered.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub fn nack(self, requeue: bool) -> Result<Settled> {
+        self.into_parts().1.nack(requeue)
+    }
+
+    /// Like [`nack`](Self::nack), for this message and all before it on the channel that are not
+    /// acknowledged.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub fn nack_multiple(self, requeue: bool) -> Result<Settled> {
+        self.into_parts().1.nack_multiple(requeue)
+    }
+
+    /// The message cannot be worked on. With `requeue` it goes back to its queue, otherwise it is dropped or
+    /// dead-lettered. Differs from [`nack`](Self::nack) in quorum queues of `RabbitMQ` 4.3 and later:
+    /// only a reject counts towards the delivery limit.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub fn reject(self, requeue: bool) -> Result<Settled> {
+        self.into_parts().1.reject(requeue)
     }
 }
 
+/// Gives `Delivery` the getters of `Incoming`.
+macro_rules! as_incoming {
+    ($($(#[$doc:meta])* $name:ident -> $type:ty;)*) => {
+        impl Delivery {
+            $($(#[$doc])*
+            #[inline]
+            pub fn $name(&self) -> $type {
+                self.incoming.$name()
+            })*
+
+            /// Copies it out of the buffer that it was read into; see [`Incoming::detach`].
+            pub fn detach(&mut self) {
+                self.incoming.detach();
+            }
+        }
+    };
+}
+
+as_incoming! {
+    /// The body.
+    body -> &[u8];
+    /// The body as a text, if it is UTF-8.
+    body_str -> Option<&str>;
+    /// The body as a share of the buffer that it was read into, without a copy.
+    body_bytes -> Bytes;
+    /// The exchange that it was published to; see [`Incoming::exchange`].
+    exchange -> Cow<'_, str>;
+    /// The exact bytes of the exchange's name.
+    exchange_bytes -> &[u8];
+    /// The key that it was published with; see [`Incoming::routing_key`].
+    routing_key -> Cow<'_, str>;
+    /// The exact bytes of the routing key.
+    routing_key_bytes -> &[u8];
+    /// The consumer that it was delivered to; see [`Incoming::consumer_tag`].
+    consumer_tag -> Cow<'_, str>;
+    /// Its number on the channel; see [`Incoming::delivery_tag`].
+    delivery_tag -> u64;
+    /// Whether it was delivered before; see [`Incoming::redelivered`].
+    redelivered -> bool;
+    /// How many messages were left in the queue; see [`Incoming::message_count`].
+    message_count -> u32;
+    /// The properties, with the headers.
+    ///
+    /// # Errors
+    /// As [`Incoming::properties`].
+    properties -> Result<Properties>;
+    /// The headers.
+    ///
+    /// # Errors
+    /// As [`Incoming::properties`].
+    headers -> Result<FieldTable>;
+    /// Whether it may have arrived before; see [`Incoming::is_republished`].
+    is_republished -> bool;
+    /// The message as it could be published again.
+    ///
+    /// # Errors
+    /// As [`Incoming::properties`].
+    to_message -> Result<Message>;
+}
+
+/// The means to acknowledge one delivery, without its body: small, to be sent to whoever knows when the work is done.
+///
+/// Each method takes it, so a delivery is settled once. Dropped, the delivery stays unacknowledged.
+#[derive(Debug)]
+#[must_use = "an unacknowledged message is delivered again when the channel ends"]
+pub struct Acker {
+    acks: Arc<Acks>,
+    delivery_tag: u64,
+}
+
 impl Acker {
-    pub(super) fn ack(self, multiple: bool) -> Result<Settled> {
-        self.acks.send_settle(multiple, &basic::Ack { delivery_tag: self.delivery_tag, multiple })
+    /// The delivery's number on its channel; see [`Incoming::delivery_tag`].
+    pub fn delivery_tag(&self) -> u64 {
+        self.delivery_tag
     }
 
-    pub(super) fn nack(self, multiple: bool, requeue: bool) -> Result<Settled> {
-        self.acks.send_settle(multiple, &basic::Nack { delivery_tag: self.delivery_tag, multiple, requeue })
+    /// See [`Delivery::ack`].
+    ///
+    /// # Errors
+    /// If the channel has ended; on a robust connection only if the user has closed it.
+    pub fn ack(self) -> Result<Settled> {
+        self.send(false, |delivery_tag| basic::Ack { delivery_tag, multiple: false })
     }
 
-    pub(super) fn reject(self, requeue: bool) -> Result<Settled> {
-        self.acks.send_settle(false, &basic::Reject { delivery_tag: self.delivery_tag, requeue })
+    /// See [`Delivery::ack_multiple`].
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub fn ack_multiple(self) -> Result<Settled> {
+        self.send(true, |delivery_tag| basic::Ack { delivery_tag, multiple: true })
+    }
+
+    /// See [`Delivery::nack`].
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub fn nack(self, requeue: bool) -> Result<Settled> {
+        self.send(false, |delivery_tag| basic::Nack { delivery_tag, multiple: false, requeue })
+    }
+
+    /// See [`Delivery::nack_multiple`].
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub fn nack_multiple(self, requeue: bool) -> Result<Settled> {
+        self.send(true, |delivery_tag| basic::Nack { delivery_tag, multiple: true, requeue })
+    }
+
+    /// See [`Delivery::reject`].
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub fn reject(self, requeue: bool) -> Result<Settled> {
+        self.send(false, |delivery_tag| basic::Reject { delivery_tag, requeue })
+    }
+
+    /// Whether the delivery is to be acknowledged at all: not if its consumer was started without acks.
+    pub(crate) fn is_needed(&self) -> bool {
+        !self.acks.no_ack
+    }
+
+    #[inline]
+    fn send<M: Arguments>(self, multiple: bool, method: impl FnOnce(u64) -> M) -> Result<Settled> {
+        if self.acks.no_ack {
+            return Err(Error::new(ErrorKind::Argument, "the consumer was started without acks"));
+        }
+        self.acks.channel.settle(multiple, &method(self.delivery_tag - self.acks.tag_base))
     }
 }
 
 impl fmt::Debug for Acks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Acks").field("no_ack", &self.no_ack).finish_non_exhaustive()
-    }
-}
-
-impl Deref for Delivery {
-    type Target = Incoming;
-
-    fn deref(&self) -> &Incoming {
-        &self.incoming
-    }
-}
-
-impl DerefMut for Delivery {
-    fn deref_mut(&mut self) -> &mut Incoming {
-        &mut self.incoming
     }
 }

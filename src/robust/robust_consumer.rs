@@ -2,45 +2,31 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use futures_core::Stream;
 use tracing::Instrument;
 
 use super::call::Call;
-use super::channel::{Channel, ChannelInner};
 use super::event::{Entity, Unrestored};
 use super::live::Live;
 use super::restore::Restore;
 use super::revive::revive;
+use super::robust_channel::{ChannelInner, RobustChannel};
 use super::shared::detached;
 use super::topology::ConsumerKey;
-use crate::client::carrier::BoxFuture;
-use crate::client::carrier::private::{Deliveries, Operations};
-use crate::client::consumer::ConsumeSpec;
-use crate::client::{Channel as PlainChannel, Consumer as Plain, Delivery};
 use crate::codec::ShortStr;
 use crate::codec::peer_text::PeerText;
 use crate::error::{Error, ErrorKind, Result, Scope};
 use crate::protocol::{Arguments, MethodId, basic};
+use crate::single::{BoxFuture, ConsumeSpec, Delivery, SingleChannel, SingleConsumer};
 
 const CONSUME: MethodId = <basic::Consume as Arguments>::ID;
 
-/// A consumer of a robust connection: the stream of its deliveries, which goes on after a loss.
-///
-/// What was delivered before a loss and not acknowledged comes again: what still waited here is dropped, and an ack of
-/// what was handed out is [`Settled::Stale`](crate::Settled::Stale). If the server cancels the consumer, because its queue was deleted
-/// or moved, it starts again once the queue is there (see
-/// [`Options::revive_consumers`](super::Options::revive_consumers)).
-///
-/// An item is an error only as the last one: when the connection was given up, or as the options say when the server
-/// cancelled the consumer. After a cancel or close by the user the stream just ends.
-///
-/// Dropped, the consumer is cancelled in the background, and what it had not handed out goes back to the queue.
-pub struct Consumer {
-    channel: Channel,
+/// A consumer that goes on after a loss. Dropped, it is cancelled in the background, and what it had not handed out goes
+/// back to the queue.
+pub(crate) struct RobustConsumer {
+    channel: RobustChannel,
     inner: Arc<ConsumerInner>,
 }
 
@@ -57,10 +43,12 @@ pub(super) struct ConsumerInner {
 #[derive(Debug, Default)]
 pub(super) struct Slot {
     /// The last one may run. Those before it have ended, and their deliveries, which need no acks, are still being taken.
-    sources: VecDeque<Plain>,
+    sources: VecDeque<SingleConsumer>,
     /// The stream ends when nothing is left.
     end: Option<End>,
     paused: bool,
+    /// The prefetch to go on with, where it was changed.
+    prefetch: Option<u16>,
     waker: Option<Waker>,
 }
 
@@ -77,7 +65,7 @@ enum End {
 #[must_use]
 struct Put {
     waker: Option<Waker>,
-    gone: VecDeque<Plain>,
+    gone: VecDeque<SingleConsumer>,
 }
 
 impl Put {
@@ -92,7 +80,7 @@ impl Put {
 
 impl Slot {
     /// The link is gone: what needs an ack will come again. What is returned is to be dropped without the lock.
-    pub(super) fn link_lost(&mut self) -> VecDeque<Plain> {
+    pub(super) fn link_lost(&mut self) -> VecDeque<SingleConsumer> {
         if self.needs_acks() { std::mem::take(&mut self.sources) } else { VecDeque::new() }
     }
 
@@ -107,7 +95,7 @@ impl Slot {
     }
 
     fn needs_acks(&self) -> bool {
-        self.sources.front().is_some_and(Plain::needs_acks)
+        self.sources.front().is_some_and(SingleConsumer::needs_acks)
     }
 
     fn wake(&mut self) -> Option<Waker> {
@@ -121,11 +109,11 @@ impl ConsumerInner {
     }
 
     /// Goes on with this one. Not if that is not wanted any more; then it is dropped, and so cancelled.
-    pub(super) fn install(&self, plain: Plain) {
+    pub(super) fn install(&self, plain: SingleConsumer) {
         self.put(plain).told();
     }
 
-    fn put(&self, plain: Plain) -> Put {
+    fn put(&self, plain: SingleConsumer) -> Put {
         let mut slot = self.lock();
         // somebody else may have started it meanwhile
         if !slot.is_wanted() || slot.is_running() {
@@ -150,12 +138,12 @@ impl ConsumerInner {
 
     /// Its channel ends for good, and what runs for it elsewhere than on the `main` plain channel, which ends by itself. What
     /// has come and needs no ack can still be taken.
-    pub(super) fn stop(&self, error: Option<Error>, main: Option<&PlainChannel>) {
+    pub(super) fn stop(&self, error: Option<Error>, main: Option<&SingleChannel>) {
         let (running, gone, waker) = {
             let mut slot = self.lock();
             // under the same lock, so that nothing is started for it any more
             slot.end.get_or_insert(error.map_or(End::Quiet, End::Told));
-            let running: Vec<_> = slot.sources.iter().map(Plain::channel).collect();
+            let running: Vec<_> = slot.sources.iter().map(SingleConsumer::channel).collect();
             (running, slot.link_lost(), slot.wake())
         };
         for channel in running.iter().filter(|channel| !main.is_some_and(|main| main.is_same(channel))) {
@@ -188,7 +176,7 @@ impl ConsumerInner {
     }
 
     /// Takes the plain consumers out, to stop them.
-    pub(super) fn take(&self) -> VecDeque<Plain> {
+    pub(super) fn take(&self) -> VecDeque<SingleConsumer> {
         std::mem::take(&mut self.lock().sources)
     }
 }
@@ -214,7 +202,7 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         if !self.cancelling.is_empty() {
             let slot = self.consumer.lock();
-            slot.sources.iter().filter(|source| !source.has_ended()).for_each(Plain::cancel_now);
+            slot.sources.iter().filter(|source| !source.has_ended()).for_each(SingleConsumer::cancel_now);
         }
     }
 }
@@ -227,6 +215,7 @@ impl ChannelInner {
     /// What a consumer is to be started with now.
     pub(super) fn spec(&self, consumer: &ConsumerInner) -> ConsumeSpec {
         let mut spec = consumer.spec.clone();
+        spec.prefetch = consumer.lock().prefetch.or(spec.prefetch);
         if let Some(queue) = self.shared().lock().topology.queue_of(self.key(consumer)) {
             spec.method.queue = queue.clone();
         }
@@ -234,7 +223,7 @@ impl ChannelInner {
     }
 
     /// Records a consumer that was started, unless the plain channel is another one by now.
-    fn record_consumer(&self, live: &Live, spec: ConsumeSpec, plain: Plain) -> Option<Arc<ConsumerInner>> {
+    fn record_consumer(&self, live: &Live, plain: SingleConsumer) -> Option<Arc<ConsumerInner>> {
         let mut state = self.shared().lock();
         let mut core = self.lock();
         if core.generation != live.generation {
@@ -242,6 +231,8 @@ impl ChannelInner {
         }
         let id = core.next_consumer;
         core.next_consumer += 1;
+        // with the tag that the server made up, if it did
+        let spec = plain.spec().clone();
         let queue = spec.method.queue.clone();
         let slot = Slot { sources: VecDeque::from([plain]), ..Slot::default() };
         let consumer = Arc::new(ConsumerInner { id, spec, slot: Mutex::new(slot) });
@@ -253,7 +244,7 @@ impl ChannelInner {
 
     /// Goes on with a consumer that was started while the plain channel was of this generation. False: that has gone
     /// meanwhile; a restore may already have started another one.
-    pub(super) fn install(&self, consumer: &ConsumerInner, plain: Plain, generation: u64) -> bool {
+    pub(super) fn install(&self, consumer: &ConsumerInner, plain: SingleConsumer, generation: u64) -> bool {
         let core = self.lock();
         if core.generation != generation {
             drop(core);
@@ -277,8 +268,7 @@ impl ChannelInner {
                 return Ok(());
             }
             match self.start_again(&live, consumer).await {
-                Ok(mut plain) => {
-                    self.shared().count(&mut plain);
+                Ok(plain) => {
                     if self.install(consumer, plain, live.generation) {
                         return Ok(());
                     }
@@ -288,7 +278,7 @@ impl ChannelInner {
         }
     }
 
-    async fn start_again(&self, live: &Live, consumer: &ConsumerInner) -> Result<Plain> {
+    async fn start_again(&self, live: &Live, consumer: &ConsumerInner) -> Result<SingleConsumer> {
         let queue = self.spec(consumer).method.queue;
         let is_auto_delete = self.shared().lock().topology.is_auto_delete(&queue);
         if let Some((link, _)) = self.shared().link().filter(|_| is_auto_delete) {
@@ -301,6 +291,13 @@ impl ChannelInner {
             }
         }
         live.plain.consume(self.spec(consumer)).await
+    }
+
+    /// Cancels a consumer for good.
+    pub(super) async fn cancel(&self, consumer: &ConsumerInner) -> Result<()> {
+        self.forget_consumer(consumer);
+        consumer.end(None);
+        consumer.running().cancel().await
     }
 
     /// The user wants no more of it.
@@ -319,21 +316,18 @@ impl ChannelInner {
     }
 }
 
-impl Consumer {
+impl RobustConsumer {
     /// Starts a consumer and records it.
-    pub(super) async fn start(channel: Channel, spec: ConsumeSpec) -> Result<Self> {
+    pub(super) async fn start(channel: RobustChannel, spec: ConsumeSpec) -> Result<Self> {
         let mut call = Call::begin(&channel.inner, CONSUME, true).await?;
         let inner = loop {
             let live = call.live().await?;
             let mut spec = spec.clone();
             spec.method.queue = channel.inner.current_queue(&spec.method.queue);
             spec.prefetch = spec.prefetch.or(channel.inner.lock().prefetch);
-            match live.plain.consume(spec.clone()).await {
-                Ok(mut plain) => {
-                    channel.inner.shared().count(&mut plain);
-                    // the same after a loss, also if the server made it up
-                    spec.method.consumer_tag = plain.tag().detach();
-                    if let Some(inner) = channel.inner.record_consumer(&live, spec, plain) {
+            match live.plain.consume(spec).await {
+                Ok(plain) => {
+                    if let Some(inner) = channel.inner.record_consumer(&live, plain) {
                         break inner;
                     }
                 }
@@ -344,60 +338,25 @@ impl Consumer {
         Ok(Self { channel, inner })
     }
 
-    /// The consumer's tag, also if the server made it up. It stays the same after a loss.
-    pub fn tag(&self) -> &ShortStr {
+    /// The consumer's tag; it stays the same after a loss.
+    pub(crate) fn tag(&self) -> &ShortStr {
         &self.inner.spec.method.consumer_tag
     }
 
-    /// The next delivery; `None` once the consumer was cancelled, or its channel or connection closed.
-    ///
-    /// # Errors
-    /// Once, as the last item, if something else ended the consumer for good.
-    ///
-    /// # Cancel safety
-    /// Cancel safe: no delivery is lost.
-    pub async fn next(&mut self) -> Option<Result<Delivery>> {
-        std::future::poll_fn(|context| self.poll_delivery(context)).await
+    /// Cancels the consumer. What has come already can still be taken. Dropped before it is done, the consumer ends at once.
+    pub(crate) async fn cancel(&mut self) -> Result<()> {
+        self.channel.inner.cancel(&self.inner).await
     }
 
-    /// Cancels the consumer: the server sends no more. What has come already can still be taken from the
-    /// stream, which then ends.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Timeout`] if the server does not answer in time; no more is handed out all the same. A lost link
-    /// is no error: there is nothing to cancel then.
-    ///
-    /// # Cancel safety
-    /// Dropped before it is done, the consumer ends at once.
-    pub async fn cancel(&mut self) -> Result<()> {
-        self.channel.inner.forget_consumer(&self.inner);
-        self.inner.end(None);
-        self.inner.running().cancel().await
-    }
-
-    /// Cancels the consumer at the server until [`resume`](Self::resume), also across losses. What has come and was not
-    /// handed out goes back to its queue; without acks it can still be taken. Then the stream waits. An auto-delete queue goes with its last consumer, also if
-    /// that is only paused, and is declared again when it is resumed.
-    ///
-    /// # Errors
-    /// As [`cancel`](Self::cancel).
-    ///
-    /// # Cancel safety
-    /// Dropped before it is done, it goes on in the background.
-    pub async fn pause(&mut self) -> Result<()> {
+    /// Cancels the consumer at the server until [`resume`](Self::resume), also across losses. Dropped before it is done, it
+    /// goes on in the background.
+    pub(crate) async fn pause(&mut self) -> Result<()> {
         self.inner.lock().paused = true;
         self.inner.cancel_sources().await
     }
 
-    /// Goes on after [`pause`](Self::pause); at once, or when there is a link again. Does nothing where it was not paused,
-    /// or was cancelled.
-    ///
-    /// # Errors
-    /// As [`Queue::consume`](crate::Queue::consume).
-    ///
-    /// # Cancel safety
-    /// Dropped, it goes on in the background.
-    pub async fn resume(&mut self) -> Result<()> {
+    /// Goes on after [`pause`](Self::pause): at once, or when there is a link again. Dropped, it goes on in the background.
+    pub(crate) async fn resume(&mut self) -> Result<()> {
         let was_paused = std::mem::take(&mut self.inner.lock().paused);
         if !was_paused {
             return Ok(());
@@ -410,12 +369,17 @@ impl Consumer {
         .await
     }
 
+    /// The prefetch of its next start.
+    pub(crate) fn set_prefetch(&mut self, deliveries: u16) {
+        self.inner.lock().prefetch = Some(deliveries);
+    }
+
     /// Whether it is paused.
-    pub fn is_paused(&self) -> bool {
+    pub(crate) fn is_paused(&self) -> bool {
         self.inner.lock().paused
     }
 
-    fn poll_delivery(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
+    pub(crate) fn poll_delivery(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
         // dropped after unlocking, for that may cancel them
         let mut gone = Vec::new();
         let mut was_cancelled = false;
@@ -485,25 +449,7 @@ fn timed_out(cancelled: Result<()>) -> Result<()> {
     }
 }
 
-impl Stream for Consumer {
-    type Item = Result<Delivery>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.poll_delivery(context)
-    }
-}
-
-impl Deliveries for Consumer {
-    async fn next(&mut self) -> Option<Result<Delivery>> {
-        Self::next(self).await
-    }
-
-    async fn cancel(&mut self) -> Result<()> {
-        Self::cancel(self).await
-    }
-}
-
-impl Drop for Consumer {
+impl Drop for RobustConsumer {
     fn drop(&mut self) {
         self.channel.inner.forget_consumer(&self.inner);
         self.inner.end(None);
@@ -511,8 +457,8 @@ impl Drop for Consumer {
     }
 }
 
-impl fmt::Debug for Consumer {
+impl fmt::Debug for RobustConsumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Consumer").field("tag", self.tag()).finish_non_exhaustive()
+        f.debug_struct("RobustConsumer").field("tag", self.tag()).finish_non_exhaustive()
     }
 }

@@ -1,15 +1,13 @@
 //! Messages that came back.
 
 use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures_core::Stream;
 
-use super::channel::ChannelInner;
 use super::message::Message;
+use super::single_channel::SingleInner;
 use crate::codec::{DecodeError, Properties, ShortStr};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mux::returns::Returned as Raw;
@@ -88,12 +86,12 @@ impl Error {
 /// A message that came back when nobody waited for its confirm any more.
 #[derive(Debug)]
 pub(crate) struct Stray {
-    channel: Arc<ChannelInner>,
+    channel: Arc<SingleInner>,
     returned: Box<Raw>,
 }
 
 impl Stray {
-    pub(super) fn new(channel: Arc<ChannelInner>, returned: Box<Raw>) -> Self {
+    pub(super) fn new(channel: Arc<SingleInner>, returned: Box<Raw>) -> Self {
         Self { channel, returned }
     }
 
@@ -103,42 +101,29 @@ impl Stray {
     }
 }
 
-/// The stream of returned messages that no [`Confirm`](super::Confirm) tells of; see
-/// [`Channel::returns`](super::Channel::returns). Ends with the channel.
+/// Returned messages of one channel that no confirm tells of. Ends with the channel.
 #[derive(Debug)]
-pub struct Returns {
-    channel: Arc<ChannelInner>,
+pub(crate) struct SingleReturns {
+    channel: Arc<SingleInner>,
 }
 
-impl Returns {
-    pub(super) fn new(channel: Arc<ChannelInner>) -> Self {
+impl SingleReturns {
+    pub(super) fn new(channel: Arc<SingleInner>) -> Self {
         channel.link.state.returns.listen();
         Self { channel }
     }
 
-    /// The next one; `None` once the channel has ended.
-    ///
-    /// # Cancel safety
-    /// Cancel safe.
-    pub async fn next(&mut self) -> Option<Returned> {
-        std::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
-    }
-
     /// How many messages had to go because nobody took them in time.
-    pub fn missed(&self) -> u64 {
+    pub(crate) fn missed(&self) -> u64 {
         self.channel.link.state.returns.missed()
     }
-}
 
-impl Stream for Returns {
-    type Item = Returned;
-
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Returned>> {
+    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Returned>> {
         self.channel.link.state.returns.poll_next(context).map(|next| next.map(|raw| Returned { raw }))
     }
 }
 
-impl Drop for Returns {
+impl Drop for SingleReturns {
     fn drop(&mut self) {
         self.channel.link.state.returns.unlisten();
     }

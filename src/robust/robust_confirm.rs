@@ -6,19 +6,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use super::channel::ChannelInner;
-use crate::client::Confirm as Plain;
-use crate::error::Result;
+use tokio::time::Instant;
 
-/// A publish under way: awaited, it tells what became of the message. See [`Confirm`](crate::Confirm).
-///
-/// If the link is lost first, the message is published again, and this tells what becomes of that. Without
-/// republishing ([`Options::republish`](super::Options::republish)) it then fails with the reason.
-///
-/// # Cancel safety
-/// Cancel safe when polled by reference.
+use super::robust_channel::ChannelInner;
+use crate::error::Result;
+use crate::single::SingleConfirm;
+
+/// A publish under way, on whatever link. Cancel safe when polled by reference.
 #[must_use = "await it to learn what became of the message"]
-pub struct Confirm {
+pub(crate) struct RobustConfirm {
     state: State,
 }
 
@@ -26,22 +22,36 @@ enum State {
     /// The channel keeps the message, under this number.
     Kept(Arc<ChannelInner>, u64),
     /// Nobody does: it is as good as the link.
-    Sent(Plain),
+    Sent(SingleConfirm),
     Told,
 }
 
-impl Confirm {
+impl RobustConfirm {
     pub(super) fn kept(channel: &Arc<ChannelInner>, sequence: u64) -> Self {
         Self { state: State::Kept(Arc::clone(channel), sequence) }
     }
 
-    pub(super) fn plain(confirm: Plain) -> Self {
+    pub(super) fn plain(confirm: SingleConfirm) -> Self {
         Self { state: State::Sent(confirm) }
     }
 
-    /// The message's number on its channel: 1 for the first, then 2, … It stays when the message is published again.
-    /// `None` without confirms, or once it was told.
-    pub fn delivery_tag(&self) -> Option<u64> {
+    /// After this moment the message is not published again.
+    pub(crate) fn expire_at(&self, moment: Instant) {
+        if let State::Kept(channel, sequence) = &self.state {
+            channel.lock().unconfirmed.expire_at(*sequence, moment);
+        }
+    }
+
+    /// Nobody waits for the message any more, and it is not published again.
+    pub(crate) fn withdraw(&mut self) {
+        if let State::Kept(channel, sequence) = std::mem::replace(&mut self.state, State::Told) {
+            channel.withdraw(sequence);
+        }
+    }
+
+    /// The message's number on its channel; it stays when the message is published again. `None` without confirms, or once
+    /// it was told.
+    pub(crate) fn delivery_tag(&self) -> Option<u64> {
         match &self.state {
             State::Kept(_, sequence) => Some(*sequence),
             State::Sent(confirm) => confirm.delivery_tag(),
@@ -50,7 +60,7 @@ impl Confirm {
     }
 }
 
-impl Future for Confirm {
+impl Future for RobustConfirm {
     type Output = Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
@@ -64,7 +74,7 @@ impl Future for Confirm {
     }
 }
 
-impl Drop for Confirm {
+impl Drop for RobustConfirm {
     fn drop(&mut self) {
         if let State::Kept(channel, sequence) = &self.state {
             channel.abandon(*sequence);
@@ -72,8 +82,8 @@ impl Drop for Confirm {
     }
 }
 
-impl fmt::Debug for Confirm {
+impl fmt::Debug for RobustConfirm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Confirm").field("delivery_tag", &self.delivery_tag()).finish()
+        f.debug_struct("RobustConfirm").field("delivery_tag", &self.delivery_tag()).finish()
     }
 }

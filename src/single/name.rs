@@ -9,7 +9,7 @@ use crate::codec::ShortStr;
 ///
 /// A list that only grows at its end: who holds a part of it can borrow from all that comes later.
 #[derive(Clone)]
-pub struct Name {
+pub(crate) struct Name {
     name: ShortStr,
     /// `None`: it never changes.
     next: Option<Arc<OnceLock<Name>>>,

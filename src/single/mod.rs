@@ -1,0 +1,51 @@
+//! One connection over one socket, as the public handles and the robust layer use it.
+//!
+//! This is the seam below both kinds of connection. A plain [`Connection`](crate::Connection) is a [`SingleConnection`]
+//! with public methods around it. A robust one holds one `SingleConnection` at a time and replaces it after a loss. What
+//! the robust layer needs beyond the public operations:
+//!
+//! - [`SingleChannel::append`] takes a message under a lock that the caller holds; the returned [`Due`] writes it after
+//!   the lock is released;
+//! - [`SingleChannel::ask`], `settled_below`, `is_settled`, `take_failures` tell what became of each publish, also
+//!   after the channel's end;
+//! - [`SingleChannel::over`] resolves when the channel has ended, and holds nothing open;
+//! - a [`Tally`] counts what is at work and which acks came too late, across connections.
+
+mod arguments;
+mod delivery;
+mod message;
+mod name;
+mod options;
+mod outbound;
+mod returned;
+mod routing_key;
+mod single_channel;
+mod single_confirm;
+mod single_connection;
+mod single_consumer;
+mod tally;
+mod uri;
+
+use std::future::Future;
+use std::pin::Pin;
+
+pub(crate) use self::arguments::{Collected, count, millis, short};
+pub use self::arguments::{DeadLetterStrategy, Overflow, QueueType, StreamOffset};
+pub use self::delivery::{Acker, Delivery, Incoming, Settled};
+pub use self::message::Message;
+pub(crate) use self::name::Name;
+pub use self::options::ConnectOptions;
+pub(crate) use self::outbound::{ConsumeSpec, Outbound};
+pub use self::returned::Returned;
+pub(crate) use self::returned::{SingleReturns, Stray};
+pub use self::routing_key::RoutingKey;
+pub(crate) use self::single_channel::SingleChannel;
+pub(crate) use self::single_confirm::SingleConfirm;
+pub use self::single_connection::Blocked;
+pub(crate) use self::single_connection::{SingleConnection, left};
+pub(crate) use self::single_consumer::SingleConsumer;
+pub(crate) use self::tally::Tally;
+pub(crate) use crate::driver::channel::Sent;
+
+/// A boxed future, for operations where an allocation does not matter.
+pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

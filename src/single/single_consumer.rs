@@ -1,0 +1,185 @@
+//! A consumer on one connection.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+
+use super::delivery::{Acks, Delivery};
+use super::outbound::ConsumeSpec;
+use super::single_channel::{SingleChannel, SingleInner};
+use crate::codec::ShortStr;
+use crate::codec::peer_text::PeerText;
+use crate::driver::queue::{DeliveryQueue, End};
+use crate::error::{Error, ErrorKind, Result};
+use crate::mux::delivery::Delivery as Raw;
+
+/// A consumer. Dropped, it is cancelled in the background, and what it had not handed out goes back to the queue.
+pub(crate) struct SingleConsumer {
+    channel: Arc<SingleInner>,
+    spec: ConsumeSpec,
+    queue: Arc<DeliveryQueue>,
+    /// Taken from the queue, and not handed out yet.
+    taken: VecDeque<Raw>,
+    /// The bytes of what was taken together. They count until all of it was handed out and more is asked for, so that
+    /// nothing is counted for each message.
+    counted: usize,
+    acks: Arc<Acks>,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Running,
+    /// Cancelled at the server until it is resumed.
+    Paused,
+    /// Nothing more is to be told.
+    Ended,
+}
+
+impl SingleConsumer {
+    pub(super) fn new(channel: Arc<SingleInner>, mut spec: ConsumeSpec, queue: Arc<DeliveryQueue>) -> Self {
+        let acks = Arc::new(Acks::new(&channel, queue.no_ack()));
+        // also if the server made it up
+        spec.method.consumer_tag = queue.tag().detach();
+        Self { channel, spec, queue, taken: VecDeque::new(), counted: 0, acks, state: State::Running }
+    }
+
+    /// The consumer's tag.
+    pub(crate) fn tag(&self) -> &ShortStr {
+        &self.spec.method.consumer_tag
+    }
+
+    /// What it was started with.
+    pub(crate) fn spec(&self) -> &ConsumeSpec {
+        &self.spec
+    }
+
+    /// Cancels the consumer, without holding it: the server sends no more. What has come already can still be taken.
+    pub(crate) fn cancelling(&self) -> impl Future<Output = Result<()>> + Send + use<> {
+        let (channel, queue) = (Arc::clone(&self.channel), Arc::clone(&self.queue));
+        async move { channel.link.cancel(&queue).await }
+    }
+
+    /// Cancels without waiting for the answer, nor for the channel's turn.
+    pub(crate) fn cancel_now(&self) {
+        self.channel.link.cancel_now(&self.queue);
+    }
+
+    /// Cancels the consumer until it is resumed. What has come and was not handed out goes back; without acks it can
+    /// still be taken.
+    pub(crate) async fn pause(&mut self) -> Result<()> {
+        if self.state != State::Running {
+            return Ok(());
+        }
+        self.state = State::Paused;
+        if self.needs_acks() {
+            self.queue.free(std::mem::take(&mut self.counted));
+            self.channel.link.abandon_consumer(&self.queue, &self.taken);
+            self.taken.clear();
+        }
+        self.cancelling().await
+    }
+
+    /// Starts the consumer again after a pause.
+    pub(crate) async fn resume(&mut self) -> Result<()> {
+        if self.state != State::Paused {
+            return Ok(());
+        }
+        let queue = self.channel.consume(&self.spec).await?;
+        let old = std::mem::replace(&mut self.queue, queue);
+        let mut rest = VecDeque::new();
+        let mut context = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Ok(weight)) = old.poll_take(&mut rest, &mut context) {
+            old.free(weight);
+            self.taken.append(&mut rest);
+        }
+        self.state = State::Running;
+        Ok(())
+    }
+
+    /// The prefetch of its next start.
+    pub(crate) fn set_prefetch(&mut self, deliveries: u16) {
+        self.spec.prefetch = Some(deliveries);
+    }
+
+    /// Whether it is paused.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.state == State::Paused
+    }
+
+    /// Whether nothing more will come.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.queue.has_ended()
+    }
+
+    /// The channel that it consumes on.
+    pub(crate) fn channel(&self) -> SingleChannel {
+        SingleChannel::of(&self.channel)
+    }
+
+    /// Whether the channel that it consumes on has not ended.
+    pub(crate) fn is_open(&self) -> bool {
+        self.channel.link.state.error().is_none()
+    }
+
+    /// Whether what it hands out is to be acknowledged.
+    pub(crate) fn needs_acks(&self) -> bool {
+        !self.queue.no_ack()
+    }
+
+    #[inline]
+    pub(crate) fn poll_delivery(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
+        if self.taken.is_empty()
+            && let Err(end) = ready!(self.poll_take(context))
+        {
+            return Poll::Ready(end.map(Err));
+        }
+        let delivery = self.taken.pop_front();
+        Poll::Ready(delivery.map(|raw| Ok(Delivery::new(raw, &self.acks))))
+    }
+
+    /// Takes what waits. `Err`: nothing more will come, and why, if that is to be told.
+    #[inline(never)]
+    fn poll_take(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Option<Error>>> {
+        if self.state == State::Ended {
+            return Poll::Ready(Err(None));
+        }
+        self.queue.free(std::mem::take(&mut self.counted));
+        let taken = ready!(self.channel.link.poll_take(&self.queue, &mut self.taken, context));
+        let end = match taken {
+            Ok(weight) => {
+                self.counted = weight;
+                return Poll::Ready(Ok(()));
+            }
+            // whoever resumes it polls it again
+            Err(End::Cancelled) if self.state == State::Paused => return Poll::Pending,
+            Err(end) => end,
+        };
+        self.state = State::Ended;
+        Poll::Ready(Err(match end {
+            End::Cancelled => None,
+            End::CancelledByServer => {
+                let tag = PeerText(self.tag().as_bytes());
+                let text = format!("the server cancelled consumer \"{tag}\"; its queue may be gone");
+                Some(Error::new(ErrorKind::ConsumerCancelled, text))
+            }
+            End::Failed(error) if error.kind() == ErrorKind::Closed => None,
+            End::Failed(error) => Some(error),
+        }))
+    }
+}
+
+impl Drop for SingleConsumer {
+    fn drop(&mut self) {
+        self.queue.free(self.counted);
+        self.channel.link.abandon_consumer(&self.queue, &self.taken);
+    }
+}
+
+impl fmt::Debug for SingleConsumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SingleConsumer").field("tag", self.tag()).finish_non_exhaustive()
+    }
+}
