@@ -64,7 +64,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if let Some(path) = &options.plot {
         std::fs::write(path, plot::svg(options, &results))?;
     }
-    Ok(())
+    let failed = bench.plan().len() * options.rounds - results.values().map(Vec::len).sum::<usize>();
+    if failed > 0 { Err(format!("{failed} measurements failed").into()) } else { Ok(()) }
 }
 
 impl Bench<'_> {
