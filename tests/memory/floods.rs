@@ -1,6 +1,6 @@
 //! A server that sends more than it should, and reads nothing.
 //!
-//! The bounds are those of ARCHITECTURE ("Memory of a connection"), for the limits that each test sets.
+//! The bounds are those of docs/memory.md, for the limits that each test sets.
 
 use std::time::Duration;
 
