@@ -43,7 +43,7 @@ impl QueueInfo {
     pub(super) fn new(vhost: &Vhost, name: &ShortStr, queue: &Queue) -> Self {
         Self {
             vhost: vhost.name.to_string(),
-            name: name.to_string(),
+            name: text(name),
             durable: queue.durable,
             exclusive: queue.owner.is_some(),
             auto_delete: queue.auto_delete,
@@ -76,8 +76,8 @@ impl MessageInfo {
     pub(super) fn new(entry: &Entry) -> Self {
         let message = &entry.message;
         Self {
-            exchange: message.exchange.to_string(),
-            routing_key: message.routing_key.to_string(),
+            exchange: text(&message.exchange),
+            routing_key: text(&message.routing_key),
             properties: message.properties.clone(),
             body: message.body.clone(),
             redelivered: entry.redelivered,
@@ -194,7 +194,7 @@ impl Broker {
         self.of_vhosts(|vhost| {
             let exchanges = vhost.exchanges.iter().map(|(name, exchange)| ExchangeInfo {
                 vhost: vhost.name.to_string(),
-                name: name.to_string(),
+                name: text(name),
                 kind: exchange.kind.name(),
                 durable: exchange.durable,
                 auto_delete: exchange.auto_delete,
@@ -217,10 +217,10 @@ impl Broker {
                     };
                     found.push(BindingInfo {
                         vhost: vhost.name.to_string(),
-                        source: source.to_string(),
-                        destination: destination.to_string(),
+                        source: text(source),
+                        destination: text(destination),
                         to_exchange,
-                        routing_key: key.routing_key.to_string(),
+                        routing_key: text(&key.routing_key),
                         arguments: arguments.clone(),
                     });
                 }
@@ -238,9 +238,9 @@ impl Broker {
                     found.extend(of.consumers.iter().map(|(tag, consumer)| ConsumerInfo {
                         connection: *connection,
                         channel: *channel,
-                        tag: tag.to_string(),
+                        tag: text(tag),
                         vhost: of_connection.vhost.to_string(),
-                        queue: consumer.queue.to_string(),
+                        queue: text(&consumer.queue),
                         prefetch: consumer.prefetch,
                         unacked: consumer.unacked,
                         no_ack: consumer.no_ack,
@@ -257,7 +257,7 @@ impl Broker {
             let connections = state.connections.iter().map(|(id, connection)| ConnectionInfo {
                 id: *id,
                 peer: connection.peer,
-                user: connection.user.to_string(),
+                user: text(&connection.user),
                 vhost: connection.vhost.to_string(),
                 client_properties: connection.client_properties.clone(),
                 channels: connection.channels.len(),
@@ -275,4 +275,9 @@ impl Broker {
     fn of_vhosts<T>(&self, of: impl Fn(&Vhost) -> Vec<T>) -> Vec<T> {
         self.shared.look(|state| state.vhosts.values().flat_map(of).collect())
     }
+}
+
+/// A name as it is; where it is not UTF-8, with replacement characters.
+fn text(name: &ShortStr) -> String {
+    name.to_string_lossy().into_owned()
 }

@@ -1,5 +1,6 @@
 //! The primitive types that are more than a number: short strings and timestamps.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -7,11 +8,26 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use thiserror::Error;
 
+use super::peer_text::PeerText;
+
 /// A name on the wire: at most 255 bytes, usually but not necessarily UTF-8.
 ///
 /// Exchange, queue and routing key names, consumer tags, table keys and most properties are short
 /// strings. `RabbitMQ` does not check that those which travel with a message are UTF-8, so neither
-/// does this type; [`Display`](fmt::Display) is lossy, [`as_bytes`](Self::as_bytes) is exact.
+/// does this type. [`as_bytes`](Self::as_bytes) is exact. [`Display`](fmt::Display) and [`Debug`](fmt::Debug) are for people and safe for
+/// a terminal or a log, whoever sent the text: they escape control characters, and replace what is not UTF-8.
+///
+/// It compares with `str`, `&str` and `String`, in both directions:
+///
+/// ```
+/// # fn main() -> Result<(), lepus::TooLong> {
+/// let name = lepus::ShortStr::try_from("jobs\n")?;
+/// assert_eq!(name, "jobs\n");
+/// assert_eq!(String::from("jobs\n"), name);
+/// assert_eq!(name.to_string(), "jobs\\n");
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// Wire layout: one length octet, then that many bytes (spec 4.2.5.3).
 #[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,6 +65,12 @@ impl ShortStr {
     /// The text, if it is UTF-8.
     pub fn as_str(&self) -> Option<&str> {
         std::str::from_utf8(&self.0).ok()
+    }
+
+    /// The text; where it is not UTF-8, with replacement characters. Unlike [`Display`](fmt::Display), it has control
+    /// characters as they came.
+    pub fn to_string_lossy(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.0)
     }
 
     /// Whether there is nothing in it.
@@ -146,21 +168,29 @@ impl AsRef<[u8]> for ShortStr {
     }
 }
 
-impl PartialEq<str> for ShortStr {
-    fn eq(&self, other: &str) -> bool {
-        self.0 == other.as_bytes()
-    }
+/// Compares with texts, in both directions.
+macro_rules! eq_text {
+    ($($text:ty),*) => {$(
+        impl PartialEq<$text> for ShortStr {
+            fn eq(&self, other: &$text) -> bool {
+                self.0 == other.as_bytes()
+            }
+        }
+
+        impl PartialEq<ShortStr> for $text {
+            fn eq(&self, other: &ShortStr) -> bool {
+                other == self
+            }
+        }
+    )*};
 }
 
-impl PartialEq<&str> for ShortStr {
-    fn eq(&self, other: &&str) -> bool {
-        self.0 == other.as_bytes()
-    }
-}
+eq_text!(str, &str, String);
 
 impl fmt::Display for ShortStr {
+    /// On one line: control characters are escaped, and what is not UTF-8 is replaced.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&String::from_utf8_lossy(&self.0))
+        f.pad(&PeerText(&self.0).to_string())
     }
 }
 
@@ -203,6 +233,24 @@ mod tests {
         assert!(ShortStr::try_from("ä".repeat(127)).is_ok());
         assert_eq!(ShortStr::try_from("ä".repeat(128)), Err(TooLong { length: 256 }));
         assert_eq!(ShortStr::try_from([0; 256].as_slice()), Err(TooLong { length: 256 }));
+    }
+
+    #[test]
+    fn a_short_string_compares_with_texts_in_both_directions() {
+        let name = ShortStr::try_from("a\n").unwrap();
+        let (text, owned) = ("a\n", String::from("a\n"));
+        assert!(name == text && name == owned && name == *text);
+        assert!(text == name && owned == name && *text == name);
+        assert!(name != "a" && String::new() != name);
+    }
+
+    #[test]
+    fn a_short_string_from_a_peer_is_safe_to_print() {
+        let name = ShortStr::try_from(b"\x1b[2J\n\x7f\xff\xc2\x9b".as_slice()).unwrap();
+        assert_eq!(name.to_string(), "\\u{1b}[2J\\n\\u{7f}\u{fffd}\\u{9b}");
+        assert_eq!(name.to_string_lossy(), "\x1b[2J\n\x7f\u{fffd}\u{9b}");
+        assert!(!format!("{name:?}").contains(char::is_control));
+        assert_eq!(format!("{:>3}|{:<3}|", ShortStr::empty(), ShortStr::try_from("é").unwrap()), "   |é  |");
     }
 
     #[test]

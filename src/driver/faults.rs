@@ -121,14 +121,14 @@ pub(crate) fn channel_closed(id: u16, close: &channel::Close) -> Error {
     let method = MethodId::new(close.class_id, close.method_id);
     Error::new(ErrorKind::ChannelClosed, format!("the server closed channel {id}")).with_reply(
         close.reply_code,
-        close.reply_text.to_string(),
+        close.reply_text.to_string_lossy().into_owned(),
         method,
     )
 }
 
 fn with_close(error: Error, close: &connection::Close) -> Error {
     let method = MethodId::new(close.class_id, close.method_id);
-    error.with_reply(close.reply_code, close.reply_text.to_string(), method)
+    error.with_reply(close.reply_code, close.reply_text.to_string_lossy().into_owned(), method)
 }
 
 // Without a word of the server's.

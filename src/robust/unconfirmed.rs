@@ -282,7 +282,8 @@ impl Unconfirmed {
         let mut given_up = GivenUp::default();
         let is_meant = |route: &mut Route| {
             // what permissions call the default exchange
-            let name = if route.exchange.is_empty() { "amq.default" } else { &route.exchange.to_string() };
+            let name = route.exchange.to_string_lossy();
+            let name = if name.is_empty() { "amq.default" } else { &name };
             text.contains(&format!("exchange '{name}'"))
         };
         let entries = std::mem::take(&mut self.entries);

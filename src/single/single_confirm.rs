@@ -70,7 +70,7 @@ pub(super) fn told(outcome: Outcome) -> Result<()> {
         )),
         Outcome::Returned(returned) => {
             let error = Error::new(ErrorKind::Returned, "no queue took the message, and it came back");
-            let text = returned.text.to_string();
+            let text = returned.text.to_string_lossy().into_owned();
             Err(error.with_reply(returned.code, text, crate::codec::MethodId::NONE).with_returned(returned))
         }
     }
