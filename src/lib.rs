@@ -83,7 +83,7 @@ pub use self::client::{
     DeleteExchange, DeleteQueue, Enqueue, Exchange, ExchangeKind, Get, Handle, OnError, OpenChannel, Publish,
     Queue, Returns, Worker, connect, connect_robust,
 };
-pub use self::codec::table::IntegerTooLarge;
+pub use self::codec::table::{FieldError, IntegerOutOfRange};
 pub use self::codec::{FieldTable, FieldValue, Properties, ShortStr, Timestamp, TooLong};
 pub use self::error::{Error, ErrorKind, Origin, Result, Scope};
 pub use self::mux::sasl::Mechanism;

@@ -70,8 +70,12 @@ impl<'a> Consume<'a> {
         self.argument("x-stream-offset", offset)
     }
 
-    /// Any other argument.
-    pub fn argument(mut self, name: impl TryInto<ShortStr>, value: impl Into<FieldValue>) -> Self {
+    /// Any other argument. An integer that does not fit into an `i64` is an error when this is awaited.
+    pub fn argument(
+        mut self,
+        name: impl TryInto<ShortStr>,
+        value: impl TryInto<FieldValue, Error: fmt::Display>,
+    ) -> Self {
         self.arguments.set(name, value);
         self
     }

@@ -1,5 +1,6 @@
 //! Exchanges: where messages are published to.
 
+use std::fmt;
 use std::future::IntoFuture;
 
 use super::channel::Channel;
@@ -159,8 +160,12 @@ impl<'a> DeclareExchange<'a> {
         self
     }
 
-    /// Any other argument.
-    pub fn argument(mut self, name: impl TryInto<ShortStr>, value: impl Into<FieldValue>) -> Self {
+    /// Any other argument. An integer that does not fit into an `i64` is an error when this is awaited.
+    pub fn argument(
+        mut self,
+        name: impl TryInto<ShortStr>,
+        value: impl TryInto<FieldValue, Error: fmt::Display>,
+    ) -> Self {
         self.arguments.set(name, value);
         self
     }
@@ -213,7 +218,11 @@ impl<'a> BindExchange<'a> {
     }
 
     /// An argument of the binding, such as `x-match` and the headers for a headers exchange.
-    pub fn argument(mut self, name: impl TryInto<ShortStr>, value: impl Into<FieldValue>) -> Self {
+    pub fn argument(
+        mut self,
+        name: impl TryInto<ShortStr>,
+        value: impl TryInto<FieldValue, Error: fmt::Display>,
+    ) -> Self {
         self.arguments.set(name, value);
         self
     }

@@ -1,5 +1,6 @@
 //! Queues: where messages wait.
 
+use std::fmt;
 use std::future::IntoFuture;
 use std::time::Duration;
 
@@ -220,8 +221,12 @@ impl<'a> DeclareQueue<'a> {
         self.argument("x-max-age", format!("{}s", age.as_secs()))
     }
 
-    /// Any other argument.
-    pub fn argument(mut self, name: impl TryInto<ShortStr>, value: impl Into<FieldValue>) -> Self {
+    /// Any other argument. An integer that does not fit into an `i64` is an error when this is awaited.
+    pub fn argument(
+        mut self,
+        name: impl TryInto<ShortStr>,
+        value: impl TryInto<FieldValue, Error: fmt::Display>,
+    ) -> Self {
         self.arguments.set(name, value);
         self
     }
@@ -276,7 +281,11 @@ impl<'a> BindQueue<'a> {
     }
 
     /// An argument of the binding, such as `x-match` and the headers for a headers exchange.
-    pub fn argument(mut self, name: impl TryInto<ShortStr>, value: impl Into<FieldValue>) -> Self {
+    pub fn argument(
+        mut self,
+        name: impl TryInto<ShortStr>,
+        value: impl TryInto<FieldValue, Error: fmt::Display>,
+    ) -> Self {
         self.arguments.set(name, value);
         self
     }

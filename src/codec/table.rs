@@ -1,5 +1,6 @@
 //! Field tables and their values, with the type tags as `RabbitMQ` speaks them.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::time::SystemTime;
 
@@ -17,6 +18,10 @@ use super::primitive::{ShortStr, Timestamp, TooLong};
 /// The comment of each variant gives its type tag. The tags follow `RabbitMQ`, which differs from the
 /// specification's text: `s` is a 16-bit integer, `l` and `L` are both signed, `x` is a byte array, and
 /// there is no unsigned 64-bit integer.
+///
+/// `From` makes one of each type that a variant holds, and of texts and [`SystemTime`]. `u64`, `usize`, `isize` and `i128` become an
+/// [`I64`](Self::I64) with `TryFrom`, which fails beyond that; methods such as
+/// [`Message::header`](crate::Message::header) take them, too.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum FieldValue {
@@ -163,17 +168,46 @@ impl From<&ShortStr> for FieldValue {
     }
 }
 
-/// The error for an integer above `i64::MAX`: a field table has no type for it.
+/// The error for an integer that does not fit into an `i64`, the widest integer of AMQP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("a field table cannot hold {0}: its widest integer is a signed 64-bit one")]
-pub struct IntegerTooLarge(pub u64);
+#[error("the integer {0} does not fit: AMQP's widest integer is a signed 64-bit one (i64)")]
+pub struct IntegerOutOfRange(pub i128);
 
-impl TryFrom<u64> for FieldValue {
-    type Error = IntegerTooLarge;
-
-    fn try_from(value: u64) -> Result<Self, IntegerTooLarge> {
-        i64::try_from(value).map(Self::I64).map_err(|_| IntegerTooLarge(value))
+impl From<Infallible> for IntegerOutOfRange {
+    /// So that [`FieldTable::insert`] also takes the values that always fit.
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
+}
+
+/// Makes `TryFrom` for the integers that may not fit.
+macro_rules! try_from {
+    ($($type:ty),*) => {$(
+        impl TryFrom<$type> for FieldValue {
+            type Error = IntegerOutOfRange;
+
+            /// An [`I64`](Self::I64).
+            fn try_from(value: $type) -> Result<Self, IntegerOutOfRange> {
+                // the largest of these types is `i128` itself, so the fallback is never used
+                let wide = || i128::try_from(value).unwrap_or(i128::MAX);
+                i64::try_from(value).map(Self::I64).map_err(|_| IntegerOutOfRange(wide()))
+            }
+        }
+    )*};
+}
+
+try_from!(u64, usize, isize, i128);
+
+/// Why a pair cannot stand in a [`FieldTable`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum FieldError {
+    /// The name has more than 255 bytes.
+    #[error("the name of a field: {0}")]
+    Name(TooLong),
+    /// The value is an integer that AMQP has no type for.
+    #[error(transparent)]
+    Value(IntegerOutOfRange),
 }
 
 /// Pairs of a name and a value: message headers, arguments, properties of the peers.
@@ -200,14 +234,14 @@ impl FieldTable {
     /// Sets the value of a name and returns the one that it had.
     ///
     /// # Errors
-    /// [`TooLong`] if the name has more than 255 bytes.
+    /// If the name has more than 255 bytes, or the value is an integer that does not fit into an `i64`.
     pub fn insert(
         &mut self,
         name: impl TryInto<ShortStr, Error: Into<TooLong>>,
-        value: impl Into<FieldValue>,
-    ) -> Result<Option<FieldValue>, TooLong> {
-        let name = name.try_into().map_err(Into::into)?;
-        let value = value.into();
+        value: impl TryInto<FieldValue, Error: Into<IntegerOutOfRange>>,
+    ) -> Result<Option<FieldValue>, FieldError> {
+        let name = name.try_into().map_err(|error| FieldError::Name(error.into()))?;
+        let value = value.try_into().map_err(|error| FieldError::Value(error.into()))?;
         if let Some((_, old)) = self.0.iter_mut().rev().find(|(key, _)| *key == name) {
             return Ok(Some(std::mem::replace(old, value)));
         }

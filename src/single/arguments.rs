@@ -15,10 +15,20 @@ pub(crate) struct Collected {
 }
 
 impl Collected {
-    pub(crate) fn set(&mut self, name: impl TryInto<ShortStr>, value: impl Into<FieldValue>) {
-        match short("an argument's name", name) {
-            Ok(name) => {
-                // cannot fail: the name is a short string already
+    pub(crate) fn set(
+        &mut self,
+        name: impl TryInto<ShortStr>,
+        value: impl TryInto<FieldValue, Error: fmt::Display>,
+    ) {
+        let pair = short("an argument's name", name).and_then(|name| {
+            let value = value.try_into().map_err(|error| {
+                Error::new(ErrorKind::Argument, format!("the argument \"{name}\": {error}"))
+            })?;
+            Ok((name, value))
+        });
+        match pair {
+            Ok((name, value)) => {
+                // cannot fail: both have their types already
                 drop(self.table.insert(name, value));
             }
             Err(error) => drop(self.fault.get_or_insert(error)),

@@ -1,5 +1,7 @@
 //! Messages to publish.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,8 +36,8 @@ pub struct Message {
 #[derive(Clone, Debug, PartialEq)]
 struct Said {
     properties: Properties,
-    /// The first property that was too long.
-    too_long: Option<&'static str>,
+    /// The first limit that a property breaks, in words.
+    fault: Option<Cow<'static, str>>,
 }
 
 /// The header of messages that a robust connection has published again.
@@ -74,7 +76,7 @@ impl Message {
 
     /// A message with just these properties. Its `delivery_mode` is what they say: absent means transient.
     pub fn with_properties(body: impl Into<Bytes>, properties: Properties) -> Self {
-        Self { said: Some(Box::new(Said { properties, too_long: None })), body: body.into() }
+        Self { said: Some(Box::new(Said { properties, fault: None })), body: body.into() }
     }
 
     /// The body.
@@ -108,13 +110,31 @@ impl Message {
         self.text("content-encoding", encoding, |properties| &mut properties.content_encoding)
     }
 
-    /// A header. Headers of the same name replace each other. An integer has at most 64 bits and a sign:
-    /// for a `u64` use `i64::try_from`.
-    pub fn header(mut self, name: impl TryInto<ShortStr>, value: impl Into<FieldValue>) -> Self {
-        match name.try_into() {
-            // a short string is never too long
-            Ok(name) => drop(self.properties_mut().headers.get_or_insert_default().insert(name, value)),
-            Err(_) => self.is_too_long("the name of a header"),
+    /// A header. Headers of the same name replace each other.
+    ///
+    /// AMQP's widest integer is an `i64`. A `u64`, `usize`, `isize` or `i128` becomes one; if it does not fit, publishing
+    /// the message fails with [`ErrorKind::Argument`].
+    ///
+    /// ```
+    /// use lepus::Message;
+    ///
+    /// let lines = vec!["a", "b"];
+    /// let message = Message::new(lines.join("\n")).header("lines", lines.len()).header("source", "sensor 7");
+    /// assert_eq!(message.properties().headers.as_ref().unwrap().get("lines").unwrap().as_integer(), Some(2));
+    /// ```
+    pub fn header(
+        mut self,
+        name: impl TryInto<ShortStr>,
+        value: impl TryInto<FieldValue, Error: fmt::Display>,
+    ) -> Self {
+        let Ok(name) = name.try_into() else {
+            self.is_too_long("name of a header");
+            return self;
+        };
+        match value.try_into() {
+            // cannot fail: both have their types already
+            Ok(value) => drop(self.properties_mut().headers.get_or_insert_default().insert(name, value)),
+            Err(error) => self.is_faulty(format!("the message's header \"{name}\": {error}")),
         }
         self
     }
@@ -212,40 +232,35 @@ impl Message {
         properties + self.body.len()
     }
 
-    fn is_too_long(&mut self, name: &'static str) {
-        self.said().too_long.get_or_insert(name);
+    fn is_too_long(&mut self, name: &str) {
+        self.is_faulty(format!(
+            "the message's {name} has more than 255 bytes, which is the most that AMQP allows"
+        ));
+    }
+
+    fn is_faulty(&mut self, fault: String) {
+        self.said().fault.get_or_insert(fault.into());
     }
 
     fn said(&mut self) -> &mut Said {
-        self.said
-            .get_or_insert_with(|| Box::new(Said { properties: ONLY_PERSISTENT.clone(), too_long: None }))
+        self.said.get_or_insert_with(|| Box::new(Said { properties: ONLY_PERSISTENT.clone(), fault: None }))
     }
 
     /// Properties, `None` for just persistent, and body, if nothing in them breaks a limit.
     #[inline]
     pub(crate) fn parts(&self) -> Result<(Option<&Properties>, &Bytes)> {
         let Some(said) = &self.said else { return Ok((None, &self.body)) };
-        match said.too_long {
+        match &said.fault {
             None => Ok((Some(&said.properties), &self.body)),
-            Some(name) => Err(too_long(name)),
+            Some(fault) => Err(Error::new(ErrorKind::Argument, fault.clone())),
         }
     }
 }
 
-#[cold]
-fn too_long(name: &str) -> Error {
-    Error::new(
-        ErrorKind::Argument,
-        format!("the message's {name} has more than 255 bytes, which is the most that AMQP allows"),
-    )
-}
-
 impl PartialEq for Message {
     fn eq(&self, other: &Self) -> bool {
-        let too_long = |message: &Self| message.said.as_ref().and_then(|said| said.too_long);
-        self.properties() == other.properties()
-            && self.body == other.body
-            && too_long(self) == too_long(other)
+        let fault = |message: &Self| message.said.as_ref().and_then(|said| said.fault.clone());
+        self.properties() == other.properties() && self.body == other.body && fault(self) == fault(other)
     }
 }
 

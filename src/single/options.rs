@@ -8,6 +8,7 @@ use super::arguments::Collected;
 use super::single_connection::SingleConnection;
 use super::tally::Tally;
 use super::uri::{HostPort, Uri, UriError};
+use crate::codec::table::FieldError;
 use crate::codec::{FieldTable, FieldValue, ShortStr};
 use crate::driver::link::{Address, Link};
 use crate::driver::server::Server;
@@ -128,8 +129,12 @@ impl ConnectOptions {
     /// A further client property, beside `product`, `version`, `platform`, `connection_name` and
     /// `capabilities`.
     ///
-    /// A name of more than 255 bytes is an error when it connects.
-    pub fn client_property(mut self, name: impl TryInto<ShortStr>, value: impl Into<FieldValue>) -> Self {
+    /// A name of more than 255 bytes, or an integer that does not fit into an `i64`, is an error when it connects.
+    pub fn client_property(
+        mut self,
+        name: impl TryInto<ShortStr>,
+        value: impl TryInto<FieldValue, Error: fmt::Display>,
+    ) -> Self {
         self.client_properties.set(name, value);
         self
     }
@@ -327,7 +332,7 @@ impl ConnectOptions {
                 properties.insert(name, value.clone())?;
             }
             properties.insert("capabilities", capabilities)?;
-            Ok::<_, crate::codec::TooLong>(properties)
+            Ok::<_, FieldError>(properties)
         };
         fill().map_err(|error| Error::new(ErrorKind::Config, format!("the client properties: {error}")))
     }

@@ -315,13 +315,47 @@ async fn f14_properties_have_the_form_that_the_server_wants() {
 
 #[tokio::test]
 async fn f15_numbers_that_no_server_reads_are_not_sent() {
-    assert!(FieldValue::try_from(u64::MAX).is_err());
     let (mut server, _connection, channel) = with_channel().await;
     let message = Message::new("m").header("nan", f64::NAN).header("most", i64::MAX);
     drop(channel.default_exchange().enqueue("k", message).await.unwrap());
     let headers = server.receive_publish(1).await.properties.headers.unwrap();
     assert!(matches!(headers.get("nan"), Some(FieldValue::F64(value)) if value.is_nan()));
     assert_eq!(headers.get("most"), Some(&FieldValue::I64(i64::MAX)));
+}
+
+#[tokio::test]
+async fn wide_integers_are_sent_as_i64_and_one_that_does_not_fit_is_an_error() {
+    let (mut server, _connection, channel) = with_channel().await;
+    let exchange = channel.default_exchange();
+    let message = Message::new("m")
+        .header("u64", 5_u64)
+        .header("usize", 6_usize)
+        .header("isize", -7_isize)
+        .header("i128", 8_i128);
+    drop(exchange.enqueue("k", message).await.unwrap());
+    let headers = server.receive_publish(1).await.properties.headers.unwrap();
+    let sent: Vec<_> = headers.iter().map(|(_, value)| value.clone()).collect();
+    assert_eq!(sent, [5, 6, -7, 8].map(FieldValue::I64));
+
+    let error = exchange.enqueue("k", Message::new("m").header("n", u64::MAX)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Argument);
+    assert_eq!(
+        error.to_string(),
+        "the message's header \"n\": the integer 18446744073709551615 does not fit: AMQP's widest integer is a signed \
+         64-bit one (i64)"
+    );
+    let error = channel.declare_queue("q").argument("x-n", i128::MIN).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Argument);
+    let text = error.to_string();
+    assert!(text.starts_with("the argument \"x-n\": the integer -17014118346"), "{text}");
+    let mut table = lepus::FieldTable::new();
+    assert_eq!(table.insert("n", 3_usize), Ok(None));
+    assert_eq!(
+        table.insert("n", u64::MAX),
+        Err(lepus::FieldError::Value(lepus::IntegerOutOfRange(u64::MAX.into())))
+    );
+    assert!(matches!(table.insert("n".repeat(256), 1), Err(lepus::FieldError::Name(_))));
+    nothing_else(&mut server, &channel).await;
 }
 
 #[tokio::test]
