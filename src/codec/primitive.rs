@@ -211,9 +211,23 @@ impl Timestamp {
     }
 
     /// As the system's time; `None` where the platform cannot represent it, since a peer may send
-    /// anything up to `u64::MAX`.
+    /// anything up to `u64::MAX`. `SystemTime::from` saturates instead.
     pub fn to_system_time(self) -> Option<SystemTime> {
         SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(self.0))
+    }
+}
+
+impl From<Timestamp> for SystemTime {
+    /// A time that the platform cannot represent becomes the last whole second that it can; on Unix that is
+    /// `i64::MAX` seconds after the epoch. [`to_system_time`](Timestamp::to_system_time) tells such a time apart.
+    fn from(time: Timestamp) -> Self {
+        // no constant has the platform's last second, so it is built up from its highest bit down
+        let add_bit = |last: Timestamp, bit: u32| {
+            let next = Timestamp(last.0 | (1 << bit));
+            if next.to_system_time().is_some() { next } else { last }
+        };
+        let latest = || (0..u64::BITS).rev().fold(Timestamp(0), add_bit).to_system_time();
+        time.to_system_time().or_else(latest).unwrap_or(Self::UNIX_EPOCH)
     }
 }
 
@@ -257,5 +271,15 @@ mod tests {
     fn b16_the_largest_timestamp_does_not_overflow() {
         assert_eq!(Timestamp(u64::MAX).to_system_time(), None);
         assert_eq!(Timestamp(1).to_system_time(), SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_timestamp_becomes_a_system_time_and_saturates() {
+        assert_eq!(SystemTime::from(Timestamp(1)), SystemTime::UNIX_EPOCH + Duration::from_secs(1));
+        let last = SystemTime::from(Timestamp(u64::MAX));
+        assert_eq!(last.checked_add(Duration::from_secs(1)), None);
+        assert_eq!(SystemTime::from(Timestamp::from(last)), last);
+        let now = Timestamp::now();
+        assert_eq!(Timestamp::from(SystemTime::from(now)), now);
     }
 }
