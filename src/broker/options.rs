@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::Broker;
+use crate::codec::primitive::heartbeat_seconds;
 
 /// What a [`Broker`] is started with; [`Broker::options`] gives the defaults. `Debug` shows no password.
 #[derive(Clone)]
@@ -81,9 +82,10 @@ impl Options {
         self
     }
 
-    /// The heartbeat interval that is proposed, in seconds; 60 unless set, 0 for none.
-    pub fn heartbeat(mut self, seconds: u16) -> Self {
-        self.heartbeat = seconds;
+    /// The heartbeat interval that is proposed; 60 s unless set, zero for none. A fraction of a second is rounded up, and
+    /// more than 65,535 s are lowered to that.
+    pub fn heartbeat(mut self, interval: Duration) -> Self {
+        self.heartbeat = heartbeat_seconds(interval);
         self
     }
 

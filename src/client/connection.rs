@@ -236,10 +236,10 @@ impl Connection {
         self.agreed().frame_max
     }
 
-    /// The heartbeat interval in seconds, as agreed with the server on this link or the last one; 0 if there are no
-    /// heartbeats.
-    pub fn heartbeat(&self) -> u16 {
-        self.agreed().heartbeat
+    /// The heartbeat interval, as agreed with the server on this link or the last one; in whole seconds, and zero if there
+    /// are no heartbeats.
+    pub fn heartbeat(&self) -> Duration {
+        Duration::from_secs(self.agreed().heartbeat.into())
     }
 
     fn agreed(&self) -> Agreed {

@@ -238,6 +238,13 @@ impl From<SystemTime> for Timestamp {
     }
 }
 
+/// A heartbeat interval as the protocol has it, in whole seconds: rounded up, so that only zero means none, and at most
+/// 65,535.
+pub(crate) fn heartbeat_seconds(interval: Duration) -> u16 {
+    let seconds = interval.as_secs().saturating_add((interval.subsec_nanos() > 0).into());
+    u16::try_from(seconds).unwrap_or(u16::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -271,6 +278,20 @@ mod tests {
     fn b16_the_largest_timestamp_does_not_overflow() {
         assert_eq!(Timestamp(u64::MAX).to_system_time(), None);
         assert_eq!(Timestamp(1).to_system_time(), SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_heartbeat_is_rounded_up_to_seconds_and_clamped() {
+        let seconds = [
+            Duration::ZERO,
+            Duration::from_nanos(1),
+            Duration::from_secs(1),
+            Duration::from_millis(1001),
+            Duration::from_millis(65_535_001),
+            Duration::MAX,
+        ]
+        .map(heartbeat_seconds);
+        assert_eq!(seconds, [0, 1, 1, 2, u16::MAX, u16::MAX]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::arguments::Collected;
 use super::single_connection::SingleConnection;
 use super::tally::Tally;
 use super::uri::{HostPort, Uri, UriError};
+use crate::codec::primitive::heartbeat_seconds;
 use crate::codec::table::FieldError;
 use crate::codec::{FieldTable, FieldValue, ShortStr};
 use crate::driver::link::{Address, Link};
@@ -32,7 +33,7 @@ const FRAME_MAX_LEAST: u32 = 8192;
 ///
 /// let connection = lepus::ConnectOptions::new("amqp://guest:guest@127.0.0.1/")?
 ///     .connection_name("report service")
-///     .heartbeat(20)
+///     .heartbeat(Duration::from_secs(20))
 ///     .connect_timeout(Duration::from_secs(3))
 ///     .connect()
 ///     .await?;
@@ -109,7 +110,7 @@ impl ConnectOptions {
             options.mechanisms = query.auth_mechanism;
         }
         if let Some(heartbeat) = query.heartbeat {
-            options = options.heartbeat(heartbeat);
+            options = options.heartbeat(Duration::from_secs(heartbeat.into()));
         }
         if let Some(channel_max) = query.channel_max {
             options = options.channel_max(channel_max);
@@ -158,11 +159,13 @@ impl ConnectOptions {
         self
     }
 
-    /// The heartbeat interval to offer, in seconds; 60 unless set. What holds is the smaller of both
-    /// sides' values; 0 turns heartbeats off, whatever the server wants. After half the interval without
+    /// The heartbeat interval to offer; 60 s unless set. What holds is the smaller of both
+    /// sides' values; zero turns heartbeats off, whatever the server wants. After half the interval without
     /// a write a heartbeat is sent; after twice the interval without a byte the connection counts as lost.
-    pub fn heartbeat(mut self, seconds: u16) -> Self {
-        self.offer.heartbeat = seconds;
+    ///
+    /// AMQP counts whole seconds, up to 65,535. A fraction is rounded up, and a longer interval is lowered to that.
+    pub fn heartbeat(mut self, interval: Duration) -> Self {
+        self.offer.heartbeat = heartbeat_seconds(interval);
         self
     }
 

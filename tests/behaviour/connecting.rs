@@ -29,12 +29,19 @@ fn the_server_tells_of_itself() {
 #[test]
 fn the_smaller_offer_holds() {
     test(async |_| {
-        let connection = options().heartbeat(7).channel_max(9).frame_max(10_000).connect().await.unwrap();
+        let connection = options()
+            .heartbeat(Duration::from_secs(7))
+            .channel_max(9)
+            .frame_max(10_000)
+            .connect()
+            .await
+            .unwrap();
         let agreed = (connection.heartbeat(), connection.channel_max(), connection.frame_max());
-        assert_eq!(agreed, (7, 9, 10_000));
+        assert_eq!(agreed, (Duration::from_secs(7), 9, 10_000));
         let theirs = options().connect().await.unwrap();
-        let connection = options().heartbeat(u16::MAX).frame_max(0).channel_max(0).connect().await.unwrap();
-        assert!(connection.heartbeat() <= theirs.heartbeat().max(60));
+        let connection =
+            options().heartbeat(Duration::MAX).frame_max(0).channel_max(0).connect().await.unwrap();
+        assert!(connection.heartbeat() <= theirs.heartbeat().max(Duration::from_secs(60)));
         connection.channel().await.unwrap();
     });
 }
@@ -42,8 +49,8 @@ fn the_smaller_offer_holds() {
 #[test]
 fn heartbeats_can_be_off() {
     test(async |_| {
-        let connection = options().heartbeat(0).connect().await.unwrap();
-        assert_eq!(connection.heartbeat(), 0);
+        let connection = options().heartbeat(Duration::ZERO).connect().await.unwrap();
+        assert_eq!(connection.heartbeat(), Duration::ZERO);
         connection.channel().await.unwrap();
     });
 }
@@ -58,7 +65,7 @@ fn the_uri_sets_what_options_do() {
         );
         let connection = lepus::connect(&uri).await.unwrap();
         let agreed = (connection.heartbeat(), connection.channel_max(), connection.frame_max());
-        assert_eq!(agreed, (11, 12, 13_000));
+        assert_eq!(agreed, (Duration::from_secs(11), 12, 13_000));
     });
 }
 
@@ -66,7 +73,7 @@ fn the_uri_sets_what_options_do() {
 #[test]
 fn heartbeats_keep_an_idle_connection_and_idle_channels_alive() {
     test(async |_| {
-        let connection = options().heartbeat(1).connect().await.unwrap();
+        let connection = options().heartbeat(Duration::from_secs(1)).connect().await.unwrap();
         let channel = connection.channel().await.unwrap();
         // the server closes after two to three seconds of silence, this side after two
         tokio::time::sleep(Duration::from_secs(5)).await;

@@ -95,7 +95,8 @@ fn f4_failed_attempts_do_not_spoil_later_recoveries() {
 #[test]
 fn f12_a_full_window_is_noticed() {
     test(async |t| {
-        let patient = Patient::with(t, |options| options.heartbeat(1), Clone::clone).await;
+        let patient =
+            Patient::with(t, |options| options.heartbeat(Duration::from_secs(1)), Clone::clone).await;
         let channel = patient.channel().await;
         let queue = channel.declare_queue(t.name()).await.unwrap();
         let exchange = channel.default_exchange();

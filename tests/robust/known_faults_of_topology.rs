@@ -1,5 +1,7 @@
 //! Faults of other clients, by their number in the list of known faults: what is declared and bound.
 
+use std::time::Duration;
+
 use lepus::robust::{Entity, Event};
 use lepus::{ErrorKind, ExchangeKind, Message};
 
@@ -153,7 +155,8 @@ fn f13_what_cannot_be_restored_is_told_and_the_rest_goes_on() {
 #[test]
 fn f14_an_exclusive_queue_comes_back_although_the_old_link_lingers() {
     test(async |t| {
-        let mut patient = Patient::with(t, |options| options.heartbeat(1), Clone::clone).await;
+        let mut patient =
+            Patient::with(t, |options| options.heartbeat(Duration::from_secs(1)), Clone::clone).await;
         let channel = patient.channel().await;
         let name = t.name();
         let queue = channel.declare_queue(&name).transient().exclusive().await.unwrap();

@@ -59,7 +59,7 @@ fn a_declare_waits_for_the_link() {
 fn a_stalled_link_is_noticed_by_its_heartbeats() {
     test(async |t| {
         let relay = Relay::to_broker(url()).await.unwrap();
-        let options = ConnectOptions::new(&relay.url(url())).unwrap().heartbeat(1);
+        let options = ConnectOptions::new(&relay.url(url())).unwrap().heartbeat(Duration::from_secs(1));
         let connection = options.robust().connect().await.unwrap();
         let mut events = connection.events();
         let channel = connection.channel().await.unwrap();

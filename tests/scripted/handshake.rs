@@ -1,5 +1,7 @@
 //! D. The handshake.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use lepus::protocol::connection;
 use lepus::{ConnectOptions, Connection, ErrorKind, FieldTable, FieldValue, Mechanism, Result};
@@ -44,7 +46,7 @@ async fn d1_the_usual_values_are_agreed_to() {
     assert_eq!(tune_ok, connection::TuneOk { channel_max: 2047, frame_max: 131_072, heartbeat: 60 });
     assert_eq!(
         (connection.channel_max(), connection.frame_max(), connection.heartbeat()),
-        (2047, 131_072, 60)
+        (2047, 131_072, Duration::from_secs(60))
     );
 }
 
@@ -54,7 +56,7 @@ async fn d2_without_limits_of_the_server_the_clients_hold() {
     let (_connection, tune_ok) = tuned(none.clone(), |options| options).await;
     assert_eq!(tune_ok, connection::TuneOk { channel_max: 2047, frame_max: 131_072, heartbeat: 60 });
     let (_connection, tune_ok) =
-        tuned(none, |options| options.channel_max(0).frame_max(0).heartbeat(0)).await;
+        tuned(none, |options| options.channel_max(0).frame_max(0).heartbeat(Duration::ZERO)).await;
     assert_eq!(tune_ok, connection::TuneOk { channel_max: 65_535, frame_max: 131_072, heartbeat: 0 });
 }
 
@@ -223,8 +225,12 @@ async fn d10_client_properties_and_capabilities_have_the_right_types() {
 async fn d11_heartbeats_are_agreed_by_the_documented_rule() {
     for (ours, theirs, agreed) in [(0, 60, 0), (0, 0, 0), (30, 0, 30), (30, 60, 30), (60, 30, 30)] {
         let tune = connection::Tune { heartbeat: theirs, ..TUNE };
-        let (connection, tune_ok) = tuned(tune, |options| options.heartbeat(ours)).await;
-        assert_eq!((tune_ok.heartbeat, connection.heartbeat()), (agreed, agreed), "{ours} and {theirs}");
+        let (connection, tune_ok) = tuned(tune, |options| options.heartbeat(Duration::from_secs(ours))).await;
+        assert_eq!(
+            (tune_ok.heartbeat, connection.heartbeat()),
+            (agreed, Duration::from_secs(agreed.into())),
+            "{ours} and {theirs}"
+        );
     }
 }
 

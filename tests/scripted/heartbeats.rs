@@ -115,7 +115,7 @@ async fn e3_the_slow_bytes_of_a_body_are_a_sign_of_life() {
 
 #[tokio::test]
 async fn d11_without_heartbeats_none_are_sent_and_none_are_missed() {
-    let (mut server, connection) = connected_with(SECOND, |options| options.heartbeat(0)).await;
+    let (mut server, connection) = connected_with(SECOND, |options| options.heartbeat(Duration::ZERO)).await;
     sleep(Duration::from_millis(2300)).await;
     assert!(connection.is_open());
     server.send(0, connection::Close { reply_code: 320, ..Default::default() }).await;
