@@ -148,6 +148,7 @@ pub enum ErrorKind {
 
 /// Who started it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Origin {
     /// This side: an argument, an option, a close.
     User,
@@ -157,7 +158,7 @@ pub enum Origin {
     Network,
 }
 
-/// How far it reaches.
+/// How far it reaches. Nothing lies between a channel and its connection, so these three are all there will be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scope {
     /// Only this call: channel and connection go on.

@@ -50,6 +50,7 @@ use self::state::State;
 
 /// What outlives a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Keep {
     /// Durable exchanges and queues with their bindings, and persistent messages in durable queues: as when
     /// a `RabbitMQ` node restarts.

@@ -15,6 +15,7 @@ use crate::single::{Acker, BoxFuture, Incoming};
 
 /// What happens to a message whose handler failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OnError {
     /// It is dropped, or dead-lettered where the queue says so.
     #[default]

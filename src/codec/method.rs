@@ -36,7 +36,7 @@ impl fmt::Display for MethodId {
     }
 }
 
-/// Which side may send a method.
+/// Which side may send a method. A connection has two, so no variant will be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sender {
     /// Only the client.

@@ -68,7 +68,7 @@ pub struct Frame {
     pub payload: Bytes,
 }
 
-/// What a frame holds.
+/// What a frame holds: one variant for each [`FrameKind`], and no more will come.
 ///
 /// `Debug` shows the size of a body's piece, not its bytes.
 #[derive(Clone, PartialEq)]

@@ -10,6 +10,7 @@ use crate::single::ConnectOptions;
 
 /// What happens to a publish that has no [`deadline`](crate::Publish::deadline) of its own while there is no connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Outage {
     /// It waits until there is one again.
     #[default]

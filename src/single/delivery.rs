@@ -168,6 +168,7 @@ impl Acks {
 ///
 /// It may be ignored: what is [`Stale`](Self::Stale) comes again by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Settled {
     /// It is on its way to the server.
     Sent,

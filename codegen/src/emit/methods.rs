@@ -23,7 +23,10 @@ pub(super) fn module(spec: &Spec) -> String {
         use crate::codec::{{Arguments, DecodeError, Decoder, MethodId, Sender}};
 
         /// Any method, with its arguments.
+        ///
+        /// Brokers extend the protocol, so methods may be added.
         #[derive(Clone, Debug, PartialEq)]
+        #[non_exhaustive]
         pub enum Method {{
             {variants}
         }}

@@ -16,7 +16,10 @@ use crate::codec::encode::put_short;
 use crate::codec::{Arguments, DecodeError, Decoder, MethodId, Sender};
 
 /// Any method, with its arguments.
+///
+/// Brokers extend the protocol, so methods may be added.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Method {
     /// `connection.start`.
     ConnectionStart(connection::Start),
