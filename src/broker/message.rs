@@ -1,5 +1,6 @@
 //! A message as the broker keeps it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,7 +13,6 @@ use crate::codec::{FieldTable, FieldValue, Properties, ShortStr};
 use super::queue::Queue;
 
 /// What was published, the same for every queue that it is in.
-#[derive(Debug)]
 pub(super) struct Message {
     pub exchange: ShortStr,
     pub routing_key: ShortStr,
@@ -28,6 +28,17 @@ pub(super) struct Message {
     /// Counts it as held until it is dropped.
     #[cfg_attr(not(any(fuzzing, test)), expect(dead_code, reason = "it counts until it is dropped"))]
     pub held: Held,
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("exchange", &self.exchange)
+            .field("routing_key", &self.routing_key)
+            .field("properties", &self.properties)
+            .field("body", &format_args!("{} bytes", self.body.len()))
+            .finish_non_exhaustive()
+    }
 }
 
 /// Bytes of bodies and headers that a broker holds; gives its own back when it goes.

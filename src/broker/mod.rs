@@ -33,6 +33,7 @@ mod state;
 mod topic;
 mod vhost;
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -61,8 +62,7 @@ pub enum Keep {
 
 /// A broker in memory, with all its tasks; dropping it ends them and all connections.
 ///
-/// Several brokers in one process know nothing of each other.
-#[derive(Debug)]
+/// Several brokers in one process know nothing of each other. `Debug` shows where it listens, and nothing of what it holds.
 pub struct Broker {
     shared: Arc<Shared>,
     address: SocketAddr,
@@ -77,6 +77,12 @@ enum Listener {
     Running(JoinHandle<()>),
     /// A socket that is bound and does not listen, so that nobody else is given the port; if the system allowed it.
     Stopped(Option<TcpSocket>),
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker").field("address", &self.address).finish_non_exhaustive()
+    }
 }
 
 /// Connections that may wait to be accepted.

@@ -1,5 +1,6 @@
 //! A message that has arrived, read only as far as routing needs.
 
+use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use crate::codec::{Arguments, DecodeError, Properties};
 /// Usually all frames of a message arrive in one read. Then a single share of that buffer holds method,
 /// properties and body, and the delivery costs one reference count. Of every other message properties and body stand
 /// apart.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Delivery {
     /// The delivery tag.
     pub tag: u64,
@@ -34,7 +35,7 @@ pub(crate) struct Delivery {
 }
 
 /// The parts of a message that did not come whole in one read.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 struct Apart {
     properties: Bytes,
     body: Bytes,
@@ -197,6 +198,15 @@ impl Delivery {
                 self.buffer = Bytes::copy_from_slice(self.buffer.get(..self.end()).unwrap_or_default());
             }
         }
+    }
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery")
+            .field("tag", &self.tag)
+            .field("body", &format_args!("{} bytes", self.body().len()))
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Returned messages, and how one is recognised.
 
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use crate::codec::content::decode_properties;
 use crate::codec::{DecodeError, Properties, ShortStr};
 
 /// A message that came back in `basic.return`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Returned {
     pub code: u16,
     pub text: ShortStr,
@@ -51,5 +52,17 @@ impl Returned {
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         let properties = self.properties().unwrap_or_default();
         Fingerprint::new(self.exchange.as_bytes(), self.routing_key.as_bytes(), Some(&properties), &self.body)
+    }
+}
+
+impl fmt::Debug for Returned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Returned")
+            .field("code", &self.code)
+            .field("text", &self.text)
+            .field("exchange", &self.exchange)
+            .field("routing_key", &self.routing_key)
+            .field("body", &format_args!("{} bytes", self.body.len()))
+            .finish_non_exhaustive()
     }
 }

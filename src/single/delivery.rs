@@ -18,6 +18,8 @@ use crate::mux::delivery::Delivery as Raw;
 ///
 /// It shares the buffer that it was read into with its neighbours; [`detach`](Self::detach) copies it out, for
 /// small messages that are kept for long.
+///
+/// `Debug` shows the size of the body, not its bytes.
 #[derive(Clone)]
 pub struct Incoming {
     raw: Raw,
@@ -127,7 +129,7 @@ impl fmt::Debug for Incoming {
             .field("routing_key", &self.routing_key())
             .field("delivery_tag", &self.delivery_tag())
             .field("redelivered", &self.redelivered())
-            .field("body", &self.body_bytes())
+            .field("body", &format_args!("{} bytes", self.body().len()))
             .finish_non_exhaustive()
     }
 }

@@ -24,7 +24,9 @@ use crate::error::{Error, ErrorKind, Result};
 ///     .header("retries", 3);
 /// assert_eq!(message.body(), r#"{"id":1}"#);
 /// ```
-#[derive(Clone, Debug, Default)]
+///
+/// `Debug` shows the size of the body, not its bytes.
+#[derive(Clone, Default)]
 pub struct Message {
     /// `None`: persistent, and nothing else. Apart, since a message is moved several times on its way, and
     /// most of its properties are usually absent.
@@ -254,6 +256,15 @@ impl Message {
             None => Ok((Some(&said.properties), &self.body)),
             Some(fault) => Err(Error::new(ErrorKind::Argument, fault.clone())),
         }
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("properties", self.properties())
+            .field("body", &format_args!("{} bytes", self.body.len()))
+            .finish_non_exhaustive()
     }
 }
 

@@ -13,6 +13,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::mux::returns::Returned as Raw;
 
 /// A mandatory message that reached no queue.
+///
+/// `Debug` shows the size of the body, not its bytes.
 #[derive(Clone, PartialEq)]
 pub struct Returned {
     raw: Raw,
@@ -71,7 +73,7 @@ impl fmt::Debug for Returned {
             .field("reply_text", self.reply_text())
             .field("exchange", self.exchange())
             .field("routing_key", self.routing_key())
-            .field("body", self.body())
+            .field("body", &format_args!("{} bytes", self.body().len()))
             .finish_non_exhaustive()
     }
 }

@@ -1,5 +1,6 @@
 //! What a test sees of the broker.
 
+use lepus::broker::Broker;
 use lepus::{ConnectOptions, ExchangeKind, FieldValue, Message};
 
 use crate::tools::{open, test};
@@ -125,5 +126,22 @@ fn messages_are_seen_with_all_they_carry() {
             Some(3)
         );
         assert_eq!((&seen[0].body[..], seen[0].redelivered), (&b"{}"[..], false));
+    });
+}
+
+#[test]
+fn debug_shows_no_body_and_no_password() {
+    test(async |_| {
+        let options = Broker::options().user("guest", "guest").user("app", "hush-password");
+        let options_shown = format!("{options:?}");
+        let broker = options.start().await.unwrap();
+        let (_connection, channel) = open(&broker).await;
+        channel.declare_queue("jobs").await.unwrap();
+        channel.default_exchange().publish("jobs", "hush-body").await.unwrap();
+        let message = format!("{:?}", broker.messages("jobs"));
+        assert!(message.contains("routing_key: \"jobs\"") && message.contains("body: 9 bytes"), "{message}");
+        let all =
+            format!("{message} {options_shown} {broker:?} {:?} {:?}", broker.in_vhost("/"), broker.queues());
+        assert!(!all.contains("hush") && !all.contains("104, 117"), "{all}");
     });
 }

@@ -186,7 +186,7 @@ async fn session(dribbles: bool) -> Vec<String> {
     server.write(&bytes).await;
     for _ in 0..3 {
         let delivery = within("a delivery", consumer.next()).await.unwrap().unwrap();
-        seen.push(format!("{delivery:?} {:?}", delivery.properties()));
+        seen.push(format!("{delivery:?} {:?} {:?}", delivery.properties(), delivery.body()));
     }
     let exchange = channel.default_exchange();
     let (published, ()) = both(exchange.publish("nowhere", "lost").mandatory(), async {

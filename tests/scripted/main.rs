@@ -10,6 +10,7 @@
 mod closing;
 mod consuming;
 mod content;
+mod debug;
 mod errors;
 mod framing;
 mod handshake;
