@@ -85,6 +85,7 @@ pub use self::client::{
 };
 pub use self::codec::table::{FieldError, IntegerOutOfRange};
 pub use self::codec::{FieldTable, FieldValue, Properties, ShortStr, Timestamp, TooLong};
+pub use self::driver::connector::Transport;
 pub use self::error::{Error, ErrorKind, Origin, Result, Scope};
 pub use self::mux::sasl::Mechanism;
 pub use self::single::{

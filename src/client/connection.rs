@@ -81,12 +81,6 @@ impl ConnectOptions {
         let connection = self.connect_single(Arc::default()).await?;
         Ok(Connection { kind: Kind::Single(connection) })
     }
-
-    /// Connects to the first host over a stream that is there already.
-    #[cfg(any(fuzzing, test))]
-    pub(crate) async fn connect_over(&self, stream: crate::driver::dial::Stream) -> Result<Connection> {
-        Ok(Connection { kind: Kind::Single(self.single_over(stream).await?) })
-    }
 }
 
 impl Options {

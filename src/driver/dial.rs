@@ -7,14 +7,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
+use super::connector::Connector;
 use super::faults;
 use super::server::Server;
 use crate::error::Error;
 
 /// The reading half of a connection: TCP, or anything else that carries bytes, such as TLS.
-pub(crate) type ReadHalf = Box<dyn AsyncRead + Send + Sync + Unpin>;
+pub(crate) type ReadHalf = Box<dyn AsyncRead + Send + Unpin>;
 /// The writing half.
-pub(crate) type WriteHalf = Box<dyn AsyncWrite + Send + Sync + Unpin>;
+pub(crate) type WriteHalf = Box<dyn AsyncWrite + Send + Unpin>;
 
 /// Both halves.
 pub(crate) struct Stream {
@@ -43,7 +44,20 @@ pub(crate) async fn dial(server: &Server, address: SocketAddr, limit: Duration) 
             let (read, write) = stream.into_split();
             Ok(Stream { read: Box::new(read), write: Box::new(write) })
         }
-        Ok(Err(error)) => Err(faults::not_connected(server, address, limit, Some(error))),
-        Err(_) => Err(faults::not_connected(server, address, limit, None)),
+        Ok(Err(error)) => Err(faults::not_connected(server, Some(address), limit, Some(error))),
+        Err(_) => Err(faults::not_connected(server, Some(address), limit, None)),
+    }
+}
+
+/// Has the user's connector connect to the host.
+pub(crate) async fn dial_with(
+    connector: &Connector,
+    server: &Server,
+    limit: Duration,
+) -> Result<Stream, Error> {
+    match timeout(limit, connector.connect(&server.host, server.port)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => Err(faults::not_connected(server, None, limit, Some(error))),
+        Err(_) => Err(faults::not_connected(server, None, limit, None)),
     }
 }

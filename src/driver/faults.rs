@@ -215,10 +215,10 @@ pub(crate) fn slow_lookup(server: &Server, limit: Duration) -> Error {
     Error::new(ErrorKind::Connect, text)
 }
 
-/// Connecting to an address failed; without a source it took too long.
+/// Connecting to an address failed, or the user's connector did if there is none; without a source it took too long.
 pub(crate) fn not_connected(
     server: &Server,
-    at: SocketAddr,
+    at: Option<SocketAddr>,
     limit: Duration,
     source: Option<io::Error>,
 ) -> Error {
@@ -235,10 +235,14 @@ pub(crate) fn not_connected(
         Some(io::ErrorKind::AddrNotAvailable) => {
             "this machine has no local address or port left for it".into()
         }
+        Some(_) if at.is_none() => "the connector reports an error".into(),
         Some(_) => "the operating system reports an error".into(),
     };
     // of a name the address, of an address nothing new
-    let address = if server.host.parse() == Ok(at.ip()) { String::new() } else { format!(" ({})", at.ip()) };
+    let address = match at {
+        Some(at) if server.host.parse() != Ok(at.ip()) => format!(" ({})", at.ip()),
+        _ => String::new(),
+    };
     let error = Error::new(ErrorKind::Connect, format!("cannot connect to {server}{address}: {why}"));
     caused(error, source.map(Arc::new))
 }
@@ -445,7 +449,8 @@ mod tests {
             runtime_ended(&server),
             not_found(&server, None),
             slow_lookup(&server, second),
-            not_connected(&server, at, second, None),
+            not_connected(&server, Some(at), second, None),
+            not_connected(&server, None, second, None),
             login.failed(fault.into(), Stage::Start),
             login.failed(HandshakeError::Version { major: 0, minor: 8 }, Stage::Start),
             login.failed(HandshakeError::Mechanism { offered: "X".into(), wanted: "Y".into() }, Stage::Start),
@@ -465,7 +470,13 @@ mod tests {
         for error in system_errors() {
             errors.push(not_found(&server, Some(io::Error::new(error.kind(), error.to_string()))));
             errors.push(lost(&server, Some(Arc::new(io::Error::new(error.kind(), error.to_string())))));
-            errors.push(not_connected(&server, at, second, Some(error)));
+            errors.push(not_connected(
+                &server,
+                None,
+                second,
+                Some(io::Error::new(error.kind(), error.to_string())),
+            ));
+            errors.push(not_connected(&server, Some(at), second, Some(error)));
         }
         errors
     }

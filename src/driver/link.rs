@@ -9,7 +9,8 @@ use tokio::time::timeout;
 use tracing::Instrument;
 
 use super::call::Call;
-use super::dial::{Stream, dial, resolve};
+use super::connector::Connector;
+use super::dial::{Stream, dial, dial_with, resolve};
 use super::faults;
 use super::handshake::perform;
 use super::reader::Reader;
@@ -36,6 +37,8 @@ const UNREAD_LEAST: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub(crate) struct Address {
     pub server: Server,
+    /// In place of TCP.
+    pub connector: Option<Connector>,
     /// For each address of the host.
     pub connect_timeout: Duration,
     /// Likewise.
@@ -57,6 +60,10 @@ impl Link {
     ///
     /// Cancel safe: dropped before it is done, it leaves nothing behind but a closed socket.
     pub(crate) async fn connect(address: &Address, hello: Hello, limits: Limits) -> Result<Self, Error> {
+        if let Some(connector) = &address.connector {
+            let stream = dial_with(connector, &address.server, address.connect_timeout).await?;
+            return Self::over(stream, address, hello, limits).await;
+        }
         let addresses = resolve(&address.server, address.connect_timeout).await?;
         let mut failed = Vec::new();
         for at in addresses {
@@ -86,8 +93,8 @@ impl Link {
         Self::over(stream, address, hello, limits).await
     }
 
-    /// Performs the handshake over a stream and starts the two tasks. The address tells the time-out, and is shown in logs.
-    pub(crate) async fn over(
+    /// Performs the handshake over a stream and starts the two tasks.
+    async fn over(
         mut stream: Stream,
         address: &Address,
         hello: Hello,

@@ -9,6 +9,7 @@
 pub(crate) mod budget;
 pub(crate) mod call;
 pub(crate) mod channel;
+pub(crate) mod connector;
 pub(crate) mod dial;
 mod farewell;
 pub(crate) mod faults;

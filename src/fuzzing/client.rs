@@ -4,6 +4,9 @@
 //! is an operation of the user, a fault, or time that passes. The first octet says whether the server performs a handshake
 //! first; without one its bytes are all that the client ever sees.
 
+use std::future::ready;
+use std::io;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -17,7 +20,6 @@ use crate::client::{Channel, Connection, Consumer};
 use crate::codec::frame::{Cutter, PROTOCOL_HEADER, put_frame, put_method};
 use crate::codec::generated::connection;
 use crate::codec::generated::constants::{FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD};
-use crate::driver::dial::Stream;
 use crate::single::{ConnectOptions, Delivery, Message};
 
 /// What both ends agree on.
@@ -79,14 +81,18 @@ impl Session {
         let reader = tokio::spawn(swallow(read, may_read));
         let mut operations = JoinSet::new();
         operations.spawn(async move {
-            let (read, write) = split(ours);
-            let stream = Stream { read: Box::new(read), write: Box::new(write) };
             let Ok(options) = ConnectOptions::new("amqp://guest:guest@localhost/") else {
                 return Got::Nothing;
             };
             let options =
                 options.frame_max(FRAME_MAX).outgoing_limit(PIPE).incoming_limit(PIPE).message_limit(100_000);
-            options.connect_over(stream).await.map_or(Got::Nothing, Got::Connection)
+            let ours = Mutex::new(Some(ours));
+            // the only one: there is no second attempt
+            let options = options.connector(move |_host, _port| {
+                let stream = ours.lock().ok().and_then(|mut ours| ours.take());
+                ready(stream.ok_or_else(|| io::ErrorKind::NotConnected.into()))
+            });
+            options.connect().await.map_or(Got::Nothing, Got::Connection)
         });
         Self {
             server: Some(server),

@@ -1,6 +1,8 @@
 //! How to connect: what the URI says, and more.
 
 use std::fmt;
+use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use super::uri::{HostPort, Uri, UriError};
 use crate::codec::primitive::heartbeat_seconds;
 use crate::codec::table::FieldError;
 use crate::codec::{FieldTable, FieldValue, ShortStr};
+use crate::driver::connector::{Connector, Transport};
 use crate::driver::link::{Address, Link};
 use crate::driver::server::Server;
 use crate::driver::shared::Limits;
@@ -46,6 +49,7 @@ const FRAME_MAX_LEAST: u32 = 8192;
 pub struct ConnectOptions {
     /// At least one.
     servers: Vec<Server>,
+    connector: Option<Connector>,
     connect_timeout: Duration,
     handshake_timeout: Duration,
     credentials: Credentials,
@@ -86,6 +90,7 @@ impl ConnectOptions {
         let query = uri.query;
         let mut options = Self {
             servers: uri.hosts.into_iter().map(server).collect(),
+            connector: None,
             connect_timeout: query.connection_timeout.unwrap_or(Duration::from_secs(10)),
             handshake_timeout: Duration::from_secs(10),
             credentials: Credentials {
@@ -182,6 +187,34 @@ impl ConnectOptions {
         self
     }
 
+    /// Has connections made by a function, in place of looking up the host and connecting over TCP: through a proxy, over a
+    /// Unix socket, or to a broker in memory. It is given host and port, and yields the stream to speak AMQP over.
+    ///
+    /// It is called for each attempt to connect to a host; a robust connection calls it again after each loss. It has
+    /// [`connect_timeout`](Self::connect_timeout) for each call. Its error becomes the source of one with
+    /// [`ErrorKind::Connect`] that names the host.
+    ///
+    /// ```no_run
+    /// # #[cfg(unix)]
+    /// # async fn example() -> lepus::Result<()> {
+    /// use tokio::net::UnixStream;
+    ///
+    /// let connection = lepus::ConnectOptions::new("amqp://guest:guest@localhost/")?
+    ///     .connector(|_host, _port| UnixStream::connect("/run/rabbitmq.sock"))
+    ///     .connect()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn connector<F, T>(mut self, connect: impl Fn(&str, u16) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = io::Result<T>> + Send + 'static,
+        T: Transport,
+    {
+        self.connector = Some(Connector::new(connect));
+        self
+    }
+
     /// How long connecting to one address of the host may take; 10 s unless set.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.connect_timeout = limit;
@@ -248,6 +281,7 @@ impl ConnectOptions {
         for server in &self.servers {
             let address = Address {
                 server: server.clone(),
+                connector: self.connector.clone(),
                 connect_timeout: self.connect_timeout,
                 handshake_timeout: self.handshake_timeout,
             };
@@ -261,20 +295,6 @@ impl ConnectOptions {
         let last =
             failed.pop().unwrap_or_else(|| Error::new(ErrorKind::Config, "there is no host to connect to"));
         Err(last.after(failed))
-    }
-
-    /// Connects to the first host over a stream that is there already.
-    #[cfg(any(fuzzing, test))]
-    pub(crate) async fn single_over(&self, stream: crate::driver::dial::Stream) -> Result<SingleConnection> {
-        let server = self.servers.first().cloned();
-        let server = server.ok_or_else(|| Error::new(ErrorKind::Config, "there is no host to connect to"))?;
-        let address = Address {
-            server,
-            connect_timeout: self.connect_timeout,
-            handshake_timeout: self.handshake_timeout,
-        };
-        let link = Link::over(stream, &address, self.hello()?, self.limits).await?;
-        Ok(SingleConnection::new(link, Arc::default()))
     }
 
     /// The hosts and ports to connect to.
@@ -350,6 +370,7 @@ impl fmt::Debug for ConnectOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConnectOptions")
             .field("hosts", &self.hosts())
+            .field("connector", &self.connector)
             .field("credentials", &self.credentials)
             .field("vhost", &self.vhost)
             .field("connection_name", &self.connection_name)

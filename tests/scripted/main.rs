@@ -8,6 +8,7 @@
 )]
 
 mod closing;
+mod connector;
 mod consuming;
 mod content;
 mod debug;
