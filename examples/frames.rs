@@ -76,7 +76,7 @@ async fn own_session() -> Result<()> {
     let broker = Broker::start().await?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let url = format!("amqp://guest:guest@{}/", listener.local_addr()?);
-    let address = broker.address().to_string();
+    let address = broker.address().ok_or("the broker has no port")?.to_string();
     let passed = tokio::spawn(async move {
         let (client, _) = listener.accept().await?;
         pass(client, &address).await

@@ -45,7 +45,7 @@ pub(super) const OUT_MAX: usize = 1 << 20;
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub peer: SocketAddr,
+    pub peer: Option<SocketAddr>,
     pub phase: Phase,
     pub vhost: Arc<str>,
     pub user: ShortStr,
@@ -76,7 +76,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(peer: SocketAddr, wake: Arc<Notify>) -> Self {
+    pub(super) fn new(peer: Option<SocketAddr>, wake: Arc<Notify>) -> Self {
         Self {
             peer,
             phase: Phase::Greeting,

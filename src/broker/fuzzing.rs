@@ -170,7 +170,7 @@ struct Client {
 
 impl Client {
     fn connected_to(state: &mut State) -> Self {
-        let id = state.connected(([127, 0, 0, 1], 1).into(), Arc::new(Notify::new()));
+        let id = state.connected(None, Arc::new(Notify::new()));
         Self { id, input: BytesMut::new(), lazy: false, logged_in: false }
     }
 }

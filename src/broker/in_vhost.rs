@@ -9,6 +9,9 @@ use crate::codec::ShortStr;
 use super::queue::Queue;
 use super::{Broker, MessageInfo, QueueInfo};
 
+/// The host of a broker that listens nowhere: a name that no DNS ever has.
+const NOWHERE: &str = "broker.invalid";
+
 /// A virtual host of a [`Broker`]; made by [`Broker::in_vhost`]. One that does not exist has nothing in it.
 #[derive(Clone, Copy, Debug)]
 pub struct InVhost<'a> {
@@ -17,13 +20,15 @@ pub struct InVhost<'a> {
 }
 
 impl InVhost<'_> {
-    /// Where the broker listens, as a URL with the first user's name and password, and this virtual host.
+    /// Where the broker listens, as a URL with the first user's name and password, and this virtual host. Without a port the
+    /// host is `broker.invalid`, for a [connector](Broker::connector).
     pub fn url(&self) -> String {
         let user = self.broker.shared.look(|state| state.options.users.first().cloned());
         let (name, password) = user.unwrap_or_default();
         // `/` in full: by the specification of these URIs nothing behind the slash is a virtual host without a name
         let [name, password, vhost] = [name.as_str(), password.as_str(), self.name].map(escaped);
-        format!("amqp://{name}:{password}@{}/{vhost}", self.broker.address)
+        let host = self.broker.address.map_or_else(|| NOWHERE.into(), |address| address.to_string());
+        format!("amqp://{name}:{password}@{host}/{vhost}")
     }
 
     /// The queue of this name.

@@ -164,8 +164,8 @@ pub struct ConsumerInfo {
 pub struct ConnectionInfo {
     /// Tells it from others of the same broker, for ever.
     pub id: u64,
-    /// Where it comes from.
-    pub peer: SocketAddr,
+    /// Where it comes from; `None` if it was [served](Broker::serve) over something other than TCP.
+    pub peer: Option<SocketAddr>,
     /// Who has logged in; empty before that.
     pub user: String,
     /// The virtual host that it uses.

@@ -34,10 +34,12 @@ mod topic;
 mod vhost;
 
 use std::fmt;
+use std::future::{Ready, ready};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
 use tokio::net::TcpSocket;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -65,17 +67,18 @@ pub enum Keep {
 /// Several brokers in one process know nothing of each other. `Debug` shows where it listens, and nothing of what it holds.
 pub struct Broker {
     shared: Arc<Shared>,
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     /// Who stops or restarts the broker holds it, one after the other.
     listener: Mutex<Listener>,
 }
 
-/// What the broker has of its port.
+/// Whether connections are taken.
 #[derive(Debug)]
 enum Listener {
-    /// The task that accepts connections.
+    /// The task that takes them.
     Running(JoinHandle<()>),
-    /// A socket that is bound and does not listen, so that nobody else is given the port; if the system allowed it.
+    /// A socket that is bound and does not listen, so that nobody else is given the port; if there is one, and the system
+    /// allowed it.
     Stopped(Option<TcpSocket>),
 }
 
@@ -84,6 +87,8 @@ impl fmt::Debug for Broker {
         f.debug_struct("Broker").field("address", &self.address).finish_non_exhaustive()
     }
 }
+/// Bytes of each direction that may wait in a connection in memory.
+const PIPE: usize = 64 << 10;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -114,15 +119,16 @@ impl Broker {
     }
 
     fn with(options: Options) -> io::Result<Self> {
-        let socket = bind(options.address)?;
-        let address = socket.local_addr()?;
+        let socket = options.address.map(bind).transpose()?;
+        let address = socket.as_ref().map(TcpSocket::local_addr).transpose()?;
         let shared = Arc::new(Shared::new(State::new(options)));
         let mut broker = Self { shared, address, listener: Mutex::new(Listener::Stopped(None)) };
         *broker.listener.get_mut() = Listener::Running(broker.listen(socket)?);
         Ok(broker)
     }
 
-    /// Where it listens, as a URL with the first user's name and password, and the virtual host `/`.
+    /// Where it listens, as a URL with the first user's name and password, and the virtual host `/`. Without a port the host
+    /// is `broker.invalid`, for a [connector](Self::connector).
     pub fn url(&self) -> String {
         self.in_vhost("/").url()
     }
@@ -159,12 +165,47 @@ impl Broker {
         }
     }
 
-    /// Where it listens; the same after a [restart](Self::restart).
-    pub fn address(&self) -> SocketAddr {
+    /// Where it listens; the same after a [restart](Self::restart). `None` if it was started [without a
+    /// port](Options::without_port).
+    pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 
-    /// Stops: all connections are cut, and others are refused by the system. What is in memory stays for
+    /// Serves a client over a stream, as if it had connected to the port: anything that reads and writes, such as one end of
+    /// [`tokio::io::duplex`].
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::ConnectionRefused`] while the broker is stopped, or once its runtime has ended.
+    pub fn serve(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> io::Result<()> {
+        self.shared.serve(stream)
+    }
+
+    /// What [`ConnectOptions::connector`](crate::ConnectOptions::connector) takes, for connections to this broker in memory,
+    /// without a socket. They are refused while the broker is stopped, and once it is dropped.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use lepus::ConnectOptions;
+    /// use lepus::broker::Broker;
+    ///
+    /// let broker = Broker::options().without_port().start().await?;
+    /// let options = ConnectOptions::new(&broker.url())?.connector(broker.connector());
+    /// let connection = options.connect().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn connector(
+        &self,
+    ) -> impl Fn(&str, u16) -> Ready<io::Result<DuplexStream>> + Clone + Send + Sync + use<> {
+        let shared = Arc::clone(&self.shared);
+        move |_host, _port| {
+            let (client, broker) = duplex(PIPE);
+            ready(shared.serve(broker).map(|()| client))
+        }
+    }
+
+    /// Stops: all connections are cut, and others are refused. What is in memory stays for
     /// [`restart`](Self::restart), and so does the port. Returns when all connections are gone.
     ///
     /// Cancel safe: the broker stops, whoever waits for it.
@@ -173,7 +214,7 @@ impl Broker {
         self.end(&mut listener).await;
     }
 
-    /// Stops if it runs, and starts on the same port with what is kept.
+    /// Stops if it runs, and starts with what is kept, on the same port if it has one.
     ///
     /// # Errors
     /// When it cannot listen there any more.
@@ -182,8 +223,8 @@ impl Broker {
         self.end(&mut listener).await;
         self.with_state(|state| state.restart(keep));
         let socket = match std::mem::replace(&mut *listener, Listener::Stopped(None)) {
-            Listener::Stopped(Some(socket)) => socket,
-            _ => bind(self.address)?,
+            Listener::Stopped(Some(socket)) => Some(socket),
+            _ => self.address.map(bind).transpose()?,
         };
         *listener = Listener::Running(self.listen(socket)?);
         Ok(())
@@ -195,14 +236,15 @@ impl Broker {
         self.with_state(State::lose_all);
         // it ends by being aborted
         drop(task.await);
-        *listener = Listener::Stopped(bind(self.address).ok());
+        *listener = Listener::Stopped(self.address.and_then(|address| bind(address).ok()));
         // who came in between
         self.with_state(State::lose_all);
     }
 
-    fn listen(&self, socket: TcpSocket) -> io::Result<JoinHandle<()>> {
-        let listener = socket.listen(BACKLOG)?;
-        Ok(tokio::spawn(socket::listen(Arc::clone(&self.shared), listener)))
+    fn listen(&self, socket: Option<TcpSocket>) -> io::Result<JoinHandle<()>> {
+        let listener = socket.map(|socket| socket.listen(BACKLOG)).transpose()?;
+        let others = self.shared.open_door();
+        Ok(tokio::spawn(socket::listen(Arc::clone(&self.shared), listener, others)))
     }
 
     fn with_state<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {

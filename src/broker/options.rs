@@ -12,7 +12,8 @@ use crate::codec::primitive::heartbeat_seconds;
 #[derive(Clone)]
 #[must_use = "nothing is started before `start`"]
 pub struct Options {
-    pub(super) address: SocketAddr,
+    /// None without a port.
+    pub(super) address: Option<SocketAddr>,
     /// None for `guest` alone.
     pub(super) users: Vec<(String, String)>,
     pub(super) vhosts: Vec<String>,
@@ -38,7 +39,7 @@ impl fmt::Debug for Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            address: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
             users: Vec::new(),
             vhosts: vec!["/".into()],
             frame_max: 131_072,
@@ -54,7 +55,14 @@ impl Default for Options {
 impl Options {
     /// Where to listen; a free port of 127.0.0.1 unless set.
     pub fn address(mut self, address: SocketAddr) -> Self {
-        self.address = address;
+        self.address = Some(address);
+        self
+    }
+
+    /// Listens nowhere: the broker has the connections alone that it is [given](Broker::serve), and opens no socket. It needs
+    /// a runtime with time enabled, and may run on a paused clock.
+    pub fn without_port(mut self) -> Self {
+        self.address = None;
         self
     }
 
@@ -114,7 +122,7 @@ impl Options {
     /// When it cannot listen on the address.
     ///
     /// # Panics
-    /// Outside of a tokio runtime with I/O and time enabled.
+    /// Outside of a tokio runtime with time and, unless [without a port](Self::without_port), I/O enabled.
     #[expect(clippy::unused_async, reason = "what listens may have to be waited for, one day")]
     pub async fn start(mut self) -> io::Result<Broker> {
         if self.users.is_empty() {

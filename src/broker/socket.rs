@@ -1,16 +1,19 @@
-//! The sockets: a listener, a task for each connection, and one for the timers.
+//! The sockets: a listener if there is one, a task for each connection, and one for the timers.
 
+use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
-use tokio::task::yield_now;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::codec::frame::HEARTBEAT;
@@ -27,16 +30,21 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// The most that one read brings, in bytes.
 const READ: usize = 64 << 10;
 
+/// A connection's task.
+type Served = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// What all tasks of a broker share.
 #[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
     changed: Notify,
+    /// Takes connections that do not come over the port; closed while the broker is stopped.
+    door: Mutex<UnboundedSender<Served>>,
 }
 
 impl Shared {
     pub(super) fn new(state: State) -> Self {
-        Self { state: Mutex::new(state), changed: Notify::new() }
+        Self { state: Mutex::new(state), changed: Notify::new(), door: Mutex::new(unbounded_channel().0) }
     }
 
     /// Does something with the broker, at the time that it is.
@@ -59,22 +67,49 @@ impl Shared {
         self.changed.notified()
     }
 
+    /// Opens the door anew: whoever has the receiver takes what comes.
+    pub(super) fn open_door(&self) -> UnboundedReceiver<Served> {
+        let (sender, receiver) = unbounded_channel();
+        *self.door.lock().unwrap_or_else(PoisonError::into_inner) = sender;
+        receiver
+    }
+
+    /// Serves a stream. An error: the broker is stopped.
+    pub(super) fn serve<T>(self: &Arc<Self>, stream: T) -> io::Result<()>
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (reader, writer) = split(stream);
+        let served = Box::pin(serve(Arc::clone(self), reader, writer, None));
+        let door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
+        door.send(served).map_err(|_| io::ErrorKind::ConnectionRefused.into())
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // a panic of ours leaves nothing worse than a broker in disorder, for tests
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Accepts connections until it is dropped, and with it all of them.
-pub(super) async fn listen(shared: Arc<Shared>, listener: TcpListener) {
-    let mut tasks = tokio::task::JoinSet::new();
+/// Takes connections until it is dropped, and with it all of them.
+pub(super) async fn listen(
+    shared: Arc<Shared>,
+    listener: Option<TcpListener>,
+    mut others: UnboundedReceiver<Served>,
+) {
+    let mut tasks = JoinSet::new();
     let timer = shared.look(|state| Arc::clone(&state.timer));
     tasks.spawn(keep_time(Arc::clone(&shared), timer));
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
+            biased;
+            Some(served) = others.recv() => drop(tasks.spawn(served)),
+            accepted = accept(listener.as_ref()) => match accepted {
                 Ok((stream, peer)) => {
-                    tasks.spawn(serve(Arc::clone(&shared), stream, peer));
+                    // small replies must not wait; without it they are only slower
+                    drop(stream.set_nodelay(true));
+                    let (reader, writer) = stream.into_split();
+                    tasks.spawn(serve(Arc::clone(&shared), reader, writer, Some(peer)));
                 }
                 // out of file descriptors: others will be free soon
                 Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
@@ -84,11 +119,20 @@ pub(super) async fn listen(shared: Arc<Shared>, listener: TcpListener) {
     }
 }
 
+/// The next connection over the port, if there is one.
+async fn accept(listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Does what time brings.
 async fn keep_time(shared: Arc<Shared>, timer: Arc<Notify>) {
     loop {
         let next = shared.look(State::next_deadline);
         tokio::select! {
+            biased;
             () = timer.notified() => {}
             () = at(next) => {}
         }
@@ -118,16 +162,17 @@ impl Drop for Presence {
     }
 }
 
-async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
-    // small replies must not wait; without it they are only slower
-    drop(stream.set_nodelay(true));
+async fn serve<R, W>(shared: Arc<Shared>, reader: R, writer: W, peer: Option<SocketAddr>)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
     let wake = Arc::new(Notify::new());
     let (id, handshake_timeout) = shared.with(|state| {
         let id = state.connected(peer, Arc::clone(&wake));
         (id, state.options.handshake_timeout)
     });
     let presence = Presence { shared, id };
-    let (reader, writer) = stream.into_split();
     let mut socket = Socket {
         shared: &presence.shared,
         id,
@@ -155,11 +200,11 @@ struct Snapshot {
     end: Option<End>,
 }
 
-struct Socket<'a> {
+struct Socket<'a, R, W> {
     shared: &'a Shared,
     id: u64,
-    reader: OwnedReadHalf,
-    writer: OwnedWriteHalf,
+    reader: R,
+    writer: W,
     input: BytesMut,
     /// Whole frames are in the input, and are taken as soon as the connection is read again.
     held_back: bool,
@@ -173,7 +218,7 @@ struct Socket<'a> {
     since: Instant,
 }
 
-impl Socket<'_> {
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Socket<'_, R, W> {
     async fn run(&mut self, wake: &Notify) {
         loop {
             if !self.refresh() {

@@ -110,8 +110,8 @@ impl State {
         ShortStr::try_from(format!("{prefix}{one:016x}{:06x}", two & 0xff_ffff)).unwrap_or_default()
     }
 
-    /// A socket was accepted.
-    pub(super) fn connected(&mut self, peer: SocketAddr, wake: Arc<Notify>) -> u64 {
+    /// A connection has come, from an address unless it is served over another stream than TCP.
+    pub(super) fn connected(&mut self, peer: Option<SocketAddr>, wake: Arc<Notify>) -> u64 {
         let id = self.next_id();
         let mut connection = Connection::new(peer, wake);
         connection.cut_after = self.faults.next_cut_after.take();

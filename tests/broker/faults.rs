@@ -249,7 +249,7 @@ fn only_so_many_confirms_are_reversed() {
 #[test]
 fn connections_that_are_logging_in_are_cut_too() {
     test(async |broker| {
-        let mut silent = TcpStream::connect(broker.address()).await.unwrap();
+        let mut silent = TcpStream::connect(broker.address().unwrap()).await.unwrap();
         broker.until(|broker| broker.connections().len() == 1).await;
         broker.cut();
         assert_eq!(silent.read(&mut [0]).await.unwrap(), 0);

@@ -71,7 +71,7 @@ fn consumers_and_connections_are_listed() {
         let connections = broker.connections();
         let [found] = connections.as_slice() else { panic!("{connections:?}") };
         assert_eq!((found.user.as_str(), found.vhost.as_str(), found.channels), ("guest", "/", 1));
-        assert!(found.peer.ip().is_loopback() && !found.blocked);
+        assert!(found.peer.unwrap().ip().is_loopback() && !found.blocked);
         assert!(found.client_properties.get("connection_name").is_some());
         let consumers = broker.consumers();
         let [consumer] = consumers.as_slice() else { panic!("{consumers:?}") };

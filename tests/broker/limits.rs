@@ -70,7 +70,7 @@ fn a_silent_client_is_cut_after_two_heartbeats() {
         let options = ConnectOptions::new(&broker.url()).unwrap();
         // it lives on its own heartbeats
         let alive = options.connect().await.unwrap();
-        let mut dead = lepus_less::log_in(broker.address()).await;
+        let mut dead = lepus_less::log_in(broker.address().unwrap()).await;
         broker.until(|broker| broker.connections().len() == 2).await;
         broker.until(|broker| broker.connections().len() == 1).await;
         lepus_less::until_its_end(&mut dead).await;

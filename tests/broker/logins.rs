@@ -55,7 +55,7 @@ fn an_address_can_be_chosen() {
         assert!(Broker::options().address(address).start().await.is_err(), "it is taken");
         drop(free);
         let broker = Broker::options().address(address).start().await.unwrap();
-        assert_eq!(broker.address(), address);
+        assert_eq!(broker.address(), Some(address));
         assert!(broker.url().contains(&address.to_string()));
         let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         Broker::options().address(everywhere).start().await.unwrap();
@@ -93,7 +93,7 @@ fn who_does_not_log_in_is_cut() {
     test(async |_| {
         let options = Broker::options().handshake_timeout(Duration::from_millis(50));
         let broker = options.start().await.unwrap();
-        let mut silent = tokio::net::TcpStream::connect(broker.address()).await.unwrap();
+        let mut silent = tokio::net::TcpStream::connect(broker.address().unwrap()).await.unwrap();
         let mut rest = Vec::new();
         tokio::io::AsyncReadExt::read_to_end(&mut silent, &mut rest).await.unwrap();
         assert!(rest.is_empty());

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod in_memory;
+#[cfg(test)]
 mod inspection;
 #[cfg(test)]
 mod limits;

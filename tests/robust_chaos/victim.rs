@@ -18,7 +18,7 @@ pub(crate) enum Victim {
 impl Victim {
     pub(crate) fn address(&self) -> SocketAddr {
         match self {
-            Self::Embedded(broker) => broker.address(),
+            Self::Embedded(broker) => broker.address().unwrap(),
             Self::Node(node) => node.address(),
         }
     }
