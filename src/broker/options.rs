@@ -23,6 +23,8 @@ pub struct Options {
     pub(super) handshake_timeout: Duration,
     pub(super) message_max: u64,
     pub(super) memory_limit: Option<u64>,
+    /// Random without one.
+    pub(super) seed: Option<u64>,
 }
 
 impl fmt::Debug for Options {
@@ -48,6 +50,7 @@ impl Default for Options {
             handshake_timeout: Duration::from_secs(10),
             message_max: 128 << 20,
             memory_limit: None,
+            seed: None,
         }
     }
 }
@@ -113,6 +116,13 @@ impl Options {
     /// watermark; no limit unless set. What a publisher has sent before it is blocked is still taken.
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.memory_limit = Some(bytes);
+        self
+    }
+
+    /// Where the names come from that the broker invents, of queues and consumers, so that a test is the same each time; random
+    /// unless set.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
         self
     }
 

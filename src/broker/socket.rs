@@ -1,10 +1,11 @@
 //! The sockets: a listener if there is one, a task for each connection, and one for the timers.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -191,6 +192,12 @@ where
     socket.run(&wake).await;
 }
 
+/// Bytes that were read or written, and how many.
+enum Moved {
+    In(io::Result<usize>),
+    Out(io::Result<usize>),
+}
+
 /// What the socket's task needs to know of its connection.
 #[derive(Clone, Copy, Debug)]
 struct Snapshot {
@@ -220,6 +227,7 @@ struct Socket<'a, R, W> {
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Socket<'_, R, W> {
     async fn run(&mut self, wake: &Notify) {
+        let mut write_first = false;
         loop {
             if !self.refresh() {
                 return;
@@ -233,18 +241,38 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Socket<'_, R, W> {
             let reading = self.state.reading;
             self.input.reserve(READ);
             let (heartbeat_due, silence_ends) = (self.heartbeat_due(), self.silence_ends());
+            write_first = !write_first;
+            let output = self.output.get(self.written..).unwrap_or_default();
+            let mut read = pin!(self.reader.read_buf(&mut self.input));
+            let mut write = pin!(self.writer.write(output));
+            let read_or_write = poll_fn(|context| {
+                // in turns, so that neither starves the other
+                for asks_to_write in [write_first, !write_first] {
+                    if !asks_to_write
+                        && reading
+                        && let Poll::Ready(read) = read.as_mut().poll(context)
+                    {
+                        return Poll::Ready(Moved::In(read));
+                    }
+                    if asks_to_write
+                        && !idle
+                        && let Poll::Ready(wrote) = write.as_mut().poll(context)
+                    {
+                        return Poll::Ready(Moved::Out(wrote));
+                    }
+                }
+                Poll::Pending
+            });
             tokio::select! {
-                read = self.reader.read_buf(&mut self.input), if reading => match read {
-                    Ok(0) | Err(_) => return,
-                    Ok(count) => {
+                biased;
+                moved = read_or_write => match moved {
+                    Moved::In(Ok(0) | Err(_)) | Moved::Out(Ok(0) | Err(_)) => return,
+                    Moved::In(Ok(count)) => {
                         self.last_read = Instant::now();
                         self.held_back =
                             self.shared.with(|state| state.take_read(self.id, count, &mut self.input));
                     }
-                },
-                wrote = self.writer.write(self.output.get(self.written..).unwrap_or_default()), if !idle => match wrote {
-                    Ok(0) | Err(_) => return,
-                    Ok(count) => {
+                    Moved::Out(Ok(count)) => {
                         self.written += count;
                         self.last_written = Instant::now();
                     }

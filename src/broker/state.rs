@@ -4,7 +4,7 @@
 //! recurses, and every method leaves a broker that is in order.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -64,7 +64,8 @@ pub(super) struct State {
     /// Tells the timer's task that something is due earlier.
     pub timer: Arc<Notify>,
     last_id: u64,
-    random: RandomState,
+    /// What invented names are made of.
+    seed: u64,
     /// Bytes of bodies and headers that are held.
     pub memory: Arc<AtomicU64>,
     /// Somebody has said that publishers must stop.
@@ -81,6 +82,7 @@ impl State {
         });
         Self {
             vhosts: vhosts.collect(),
+            seed: options.seed.unwrap_or_else(|| RandomState::new().hash_one(0)),
             options,
             connections: BTreeMap::new(),
             faults: Faults::default(),
@@ -90,7 +92,6 @@ impl State {
             timers: BTreeSet::new(),
             timer: Arc::default(),
             last_id: 0,
-            random: RandomState::new(),
             memory: Arc::default(),
             alarm: None,
             throttled: false,
@@ -106,7 +107,8 @@ impl State {
     /// A name that nobody can guess.
     pub(super) fn invent(&mut self, prefix: &str) -> ShortStr {
         let id = self.next_id();
-        let (one, two) = (self.random.hash_one(id), self.random.hash_one((id, "second")));
+        let hasher = BuildHasherDefault::<DefaultHasher>::default();
+        let [one, two] = ["first", "second"].map(|part| hasher.hash_one((self.seed, id, part)));
         ShortStr::try_from(format!("{prefix}{one:016x}{:06x}", two & 0xff_ffff)).unwrap_or_default()
     }
 

@@ -128,6 +128,7 @@ impl<'a> Dialogue<'a> {
         loop {
             let due = heartbeat.send_at(Instant::now().into_std()).map(Instant::from_std);
             tokio::select! {
+                biased;
                 read = self.stream.read.read_buf(&mut self.input) => return match read {
                     Ok(0) => Err(self.lost(None)),
                     Ok(_) => Ok(()),

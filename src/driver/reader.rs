@@ -398,6 +398,7 @@ impl Reader {
             && (budget.is_overspent() || (budget.is_spent() && !self.shared.lock().is_awaited()))
         {
             tokio::select! {
+                biased;
                 () = budget.freed() => {}
                 () = self.shared.closing.notified() => {
                     // seen again by the next read

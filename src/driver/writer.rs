@@ -37,6 +37,7 @@ impl Writer {
     pub(crate) async fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         tokio::select! {
+            biased;
             written = self.write_all() => if let Err(error) = written {
                 shared.write_failed(error);
             },
@@ -73,6 +74,7 @@ impl Writer {
     /// Waits for something to write; when it is time, appends a heartbeat.
     async fn idle(&mut self) {
         tokio::select! {
+            biased;
             () = self.shared.to_write.notified() => {}
             () = &mut self.heartbeat => {
                 let last_write = self.shared.heartbeat_if_idle();

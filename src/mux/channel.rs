@@ -11,7 +11,7 @@
 //! A number that was never used has no state at all: frames for it end the connection. On a free number
 //! that was used, late frames are dropped.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use super::Waiters;
 use super::confirms::Confirms;
@@ -46,7 +46,7 @@ pub(crate) struct Open<X: Waiters> {
     /// Whether the server lets us send content.
     pub flow: bool,
     /// The consumers by their tags. One whose cancel was sent is not among them: its tag can be used again.
-    pub consumers: HashMap<ShortStr, X::Consumer>,
+    pub consumers: BTreeMap<ShortStr, X::Consumer>,
 }
 
 /// A call that waits for its reply.
@@ -118,7 +118,7 @@ impl<X: Waiters> Pending<X> {
 
 impl<X: Waiters> Open<X> {
     pub(crate) fn new(channel: X::Channel) -> Self {
-        Self { channel, pending: VecDeque::new(), confirms: None, flow: true, consumers: HashMap::new() }
+        Self { channel, pending: VecDeque::new(), confirms: None, flow: true, consumers: BTreeMap::new() }
     }
 
     /// How many publishes are not settled, counting those settled out of order; 0 without confirms.

@@ -1,7 +1,7 @@
 //! How long to wait between attempts.
 
 use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hasher};
 use std::time::Duration;
 
 /// How long to wait between two rounds of attempts to connect: a random time, whose bound doubles from
@@ -20,6 +20,7 @@ use std::time::Duration;
 pub struct Backoff {
     first: Duration,
     most: Duration,
+    seed: Option<u64>,
 }
 
 impl Backoff {
@@ -29,7 +30,7 @@ impl Backoff {
     }
 
     pub(super) const fn bounded(first: Duration, most: Duration) -> Self {
-        Self { first, most }
+        Self { first, most, seed: None }
     }
 
     /// The bound of the first pause; at least 1 ms.
@@ -44,9 +45,16 @@ impl Backoff {
         self
     }
 
+    /// Takes the random part from here, for runs that are to be the same each time: the pauses of all outages are alike.
+    #[doc(hidden)]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
     /// The pauses of one outage.
     pub(super) fn pauses(self) -> Pauses {
-        Pauses { bound: self.first.min(self.most), most: self.most }
+        Pauses { bound: self.first.min(self.most), most: self.most, seed: self.seed }
     }
 }
 
@@ -61,6 +69,8 @@ impl Default for Backoff {
 pub(super) struct Pauses {
     bound: Duration,
     most: Duration,
+    /// Another one for each pause.
+    seed: Option<u64>,
 }
 
 impl Pauses {
@@ -68,7 +78,14 @@ impl Pauses {
     pub(super) fn next(&mut self) -> Duration {
         let bound = self.bound;
         self.bound = bound.saturating_mul(2).min(self.most);
-        bound.mul_f64(share())
+        let random = match &mut self.seed {
+            None => RandomState::new().build_hasher().finish(),
+            Some(seed) => {
+                *seed = seed.wrapping_add(1);
+                BuildHasherDefault::<DefaultHasher>::default().hash_one(*seed)
+            }
+        };
+        bound.mul_f64(share(random))
     }
 }
 
@@ -104,10 +121,9 @@ impl Pace {
     }
 }
 
-/// A random number from 0 to 1. The standard library's hasher is seeded anew each time.
-fn share() -> f64 {
-    let random = RandomState::new().build_hasher().finish() >> 32;
-    f64::from(u32::try_from(random).unwrap_or(u32::MAX)) / f64::from(u32::MAX)
+/// A random number as a share from 0 to 1.
+fn share(random: u64) -> f64 {
+    f64::from(u32::try_from(random >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX)
 }
 
 /// Brings a list into a random order.
@@ -131,6 +147,16 @@ mod tests {
         assert!(taken.iter().all(|pause| *pause <= Duration::from_millis(750)));
         assert!(taken.iter().any(|pause| *pause > Duration::from_millis(300)), "{taken:?}");
         assert!(taken.windows(2).any(|pair| pair[0] != pair[1]));
+    }
+
+    #[test]
+    fn a_seed_repeats_the_pauses() {
+        let pauses = |seed| {
+            let mut pauses = Backoff::new().seed(seed).pauses();
+            [(); 10].map(|()| pauses.next())
+        };
+        assert_eq!(pauses(1), pauses(1));
+        assert_ne!(pauses(1), pauses(2));
     }
 
     #[test]

@@ -112,6 +112,7 @@ impl ChannelInner {
                     let same = plain.as_ref().is_some_and(|plain| plain.id() == tried.id());
                     if let Some(credit) = credit.filter(|_| same) {
                         tokio::select! {
+                            biased;
                             () = credit => {}
                             () = changed => {}
                         }
@@ -123,6 +124,7 @@ impl ChannelInner {
                         continue;
                     }
                     tokio::select! {
+                        biased;
                         // an error: it has ended, and the supervisor will tell
                         Ok(()) = tried.settled(oldest) => {}
                         () = changed => {}
@@ -280,6 +282,7 @@ impl ChannelInner {
                     Err(_) => changed.await,
                 },
                 Unsettled::Number(plain, number) => tokio::select! {
+                    biased;
                     // an error: it has ended, and the supervisor will tell
                     Ok(()) = plain.settled(number) => {}
                     () = changed => {}

@@ -271,8 +271,7 @@ impl Unconfirmed {
             !settled
         });
         let entries = &mut self.entries;
-        let told = self.waiting.extract_if(|sequence, _| find(entries, *sequence).is_none());
-        told.map(|(_, waker)| waker).collect()
+        oldest_first(self.waiting.extract_if(|sequence, _| find(entries, *sequence).is_none()))
     }
 
     /// Gives up the messages that a publish error of the server may be about: those to the exchange that it names, or
@@ -371,8 +370,15 @@ impl Unconfirmed {
 
     /// Who waits for messages that were published again by now.
     pub(super) fn take_wakers(&mut self) -> Vec<Waker> {
-        self.waiting.drain().map(|(_, waker)| waker).collect()
+        oldest_first(self.waiting.drain())
     }
+}
+
+/// Who waits, in the order of what they wait for.
+fn oldest_first(waiting: impl Iterator<Item = (u64, Waker)>) -> Vec<Waker> {
+    let mut waiting: Vec<_> = waiting.collect();
+    waiting.sort_unstable_by_key(|(sequence, _)| *sequence);
+    waiting.into_iter().map(|(_, waker)| waker).collect()
 }
 
 /// Messages that were given up.
