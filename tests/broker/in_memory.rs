@@ -44,8 +44,8 @@ fn it_needs_no_sockets() {
 #[tokio::test(start_paused = true)]
 async fn a_connection_outlives_a_virtual_hour_by_its_heartbeats() {
     let broker = without_port().await;
-    let connection = options(&broker).heartbeat(10).connect().await.unwrap();
-    assert_eq!(connection.heartbeat(), 10);
+    let connection = options(&broker).heartbeat(Duration::from_secs(10)).connect().await.unwrap();
+    assert_eq!(connection.heartbeat(), Duration::from_secs(10));
     let channel = connection.channel().await.unwrap();
     sleep(HOUR).await;
     channel.declare_queue("jobs").await.unwrap();
@@ -56,7 +56,7 @@ async fn a_connection_outlives_a_virtual_hour_by_its_heartbeats() {
 #[tokio::test(start_paused = true)]
 async fn a_robust_connection_outlives_a_virtual_hour_and_a_restart() {
     let broker = without_port().await;
-    let connection = options(&broker).heartbeat(10).robust().connect().await.unwrap();
+    let connection = options(&broker).heartbeat(Duration::from_secs(10)).robust().connect().await.unwrap();
     let channel = connection.channel().await.unwrap();
     let queue = channel.declare_queue("jobs").await.unwrap();
     let mut deliveries = queue.consume().await.unwrap();
