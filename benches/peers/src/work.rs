@@ -10,6 +10,9 @@ pub(crate) enum Work {
     Publish(usize),
     /// Publish with confirms, [`WINDOW`] in flight.
     Confirm(usize),
+    /// Publish what a service sends, with confirms, [`WINDOW`] in flight: JSON of 512 B with a content type, an id, a
+    /// timestamp and three headers.
+    ConfirmReal,
     /// Publish and await each confirm.
     ConfirmEach,
     /// Consume without acks.
@@ -43,13 +46,14 @@ pub(crate) const NOWHERE: &str = "lepus-peers-nowhere";
 pub(crate) const QUEUE: &str = "lepus-peers-queue";
 
 /// Every work with its name and a line for people.
-pub(crate) const ALL: [(Work, &str, &str); 16] = [
+pub(crate) const ALL: [(Work, &str, &str); 17] = [
     (Work::Publish(16), "publish-16", "publish 16 B, no confirms"),
     (Work::Publish(1 << 10), "publish-1k", "publish 1 KiB, no confirms"),
     (Work::Publish(64 << 10), "publish-64k", "publish 64 KiB, no confirms"),
     (Work::Publish(1 << 20), "publish-1m", "publish 1 MiB, no confirms"),
     (Work::Confirm(16), "confirm-16", "publish 16 B, confirms, 1,000 in flight"),
     (Work::Confirm(1 << 10), "confirm-1k", "publish 1 KiB, confirms, 1,000 in flight"),
+    (Work::ConfirmReal, "confirm-real", "publish 512 B with properties, confirms, 1,000 in flight"),
     (Work::ConfirmEach, "confirm-each", "publish 16 B, await each confirm"),
     (Work::Consume(16), "consume-16", "consume 16 B, no acks"),
     (Work::Consume(1 << 10), "consume-1k", "consume 1 KiB, no acks"),
@@ -68,6 +72,7 @@ impl Work {
         match self {
             Self::Publish(size) | Self::Confirm(size) | Self::Consume(size) => size,
             Self::ConsumeAck => 1 << 10,
+            Self::ConfirmReal => 512,
             Self::ConfirmEach | Self::Tasks | Self::Channels | Self::Both => 16,
             Self::Declare | Self::Idle => 0,
         }

@@ -22,7 +22,9 @@ pub(super) fn run(job: &Job) -> Result<Sample> {
         Work::Consume(_) | Work::ConsumeAck => consume(job, &mut raw),
         Work::Declare => declare(job, &mut raw),
         Work::Both => both(job, &mut raw),
-        Work::Tasks | Work::Channels | Work::Idle => Err("there is no floor for this".into()),
+        Work::Tasks | Work::Channels | Work::ConfirmReal | Work::Idle => {
+            Err("there is no floor for this".into())
+        }
     }
 }
 

@@ -34,6 +34,7 @@ pub(super) async fn run(job: &Job) -> Result<Sample> {
         Work::Consume(_) | Work::ConsumeAck => consume(job, &channel).await,
         Work::Declare => declare(job, &channel).await,
         Work::Both => both(job, &connection, &channel).await,
+        Work::ConfirmReal => return Err("only lepus does this".into()),
         Work::Idle => return Err("done above".into()),
     }?;
     Ok(sample)

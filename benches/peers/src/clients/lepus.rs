@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use lepus::{Channel, Confirm, Connection, Exchange};
+use lepus::{Channel, Confirm, Connection, Exchange, Message};
 use tokio::task::JoinSet;
 
 use crate::Result;
@@ -26,7 +26,7 @@ pub(super) async fn run(job: &Job, robust: bool) -> Result<Sample> {
     let connection = connect().await?;
     let sample = match job.work {
         Work::Publish(_) | Work::Tasks | Work::Channels => publish(job, &connection).await,
-        Work::Confirm(_) => confirm(job, &connection).await,
+        Work::Confirm(_) | Work::ConfirmReal => confirm(job, &connection).await,
         Work::ConfirmEach => confirm_each(job, &connection).await,
         Work::Consume(_) | Work::ConsumeAck => consume(job, connection.channel().await?).await,
         Work::Declare => declare(job, &connection).await,
@@ -99,7 +99,11 @@ async fn confirm(job: &Job, connection: &Connection) -> Result<Sample> {
             {
                 oldest.await?;
             }
-            under_way.push_back(exchange.enqueue(NOWHERE, body.clone()).await?);
+            let message = match job.work {
+                Work::ConfirmReal => real(published, &body),
+                _ => Message::new(body.clone()),
+            };
+            under_way.push_back(exchange.enqueue(NOWHERE, message).await?);
         }
         published += stride;
     }
@@ -108,6 +112,17 @@ async fn confirm(job: &Job, connection: &Connection) -> Result<Sample> {
     }
     let sample = meter.stop(published);
     job.checked(sample, published, counted(&channel).await?)
+}
+
+/// A message as a service sends it.
+fn real(number: u64, body: &Bytes) -> Message {
+    Message::new(body.clone())
+        .content_type("application/json")
+        .message_id(format!("order-{number}"))
+        .timestamp(std::time::SystemTime::UNIX_EPOCH)
+        .header("tenant", "acme")
+        .header("attempt", 1)
+        .header("trace", "4bf92f3577b34da6a3ce929d0e0e4736")
 }
 
 async fn confirm_each(job: &Job, connection: &Connection) -> Result<Sample> {

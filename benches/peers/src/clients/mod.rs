@@ -56,10 +56,12 @@ impl Client {
         found.map(|(client, _)| *client).ok_or_else(|| format!("no client is called {name:?}").into())
     }
 
-    /// Whether the work makes sense for it: without a client there are no tasks and no idle connections,
+    /// Whether the work makes sense for it, and the client's module does it: without a client there are no tasks and no idle connections,
     /// and a connection of librabbitmq serves one thread.
     pub(crate) fn does(self, work: Work) -> bool {
         match self {
+            Self::Lepus | Self::LepusMain | Self::LepusCurrentThread | Self::LepusRobust => true,
+            _ if work == Work::ConfirmReal => false,
             Self::Floor => !matches!(work, Work::Tasks | Work::Channels | Work::Idle),
             Self::RabbitmqC => !matches!(work, Work::Tasks | Work::Channels | Work::Both),
             _ => true,
