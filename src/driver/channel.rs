@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-pub(crate) use self::confirms::Asked;
+pub(crate) use self::confirms::{AnySettled, Asked};
 use super::budget::Bound;
 use super::call::{Call, Unanswered};
 use super::faults;
@@ -19,6 +19,8 @@ use super::queue::{DeliveryQueue, End, Farewell};
 use super::returns::Returns;
 use super::shared::{Due, Shared, Urgency};
 use super::waiters::{Answer, Driver, ReplyWaiter};
+use crate::codec::content::PROPERTIES_AT;
+use crate::codec::frame::OVERHEAD;
 use crate::codec::generated::{basic, channel, constants};
 use crate::codec::{Arguments, Method, MethodId, Request};
 use crate::error::{Error, ErrorKind, Scope};
@@ -343,6 +345,12 @@ impl ChannelLink {
             Err(refusal) => Err(self.refused(refusal)),
         };
         (sent, due)
+    }
+
+    /// How many bytes of properties fit a message: what a header frame has room for beside its fixed part.
+    #[inline]
+    pub(crate) fn properties_max(&self) -> usize {
+        (self.link.agreed.frame_max as usize).saturating_sub(OVERHEAD + PROPERTIES_AT)
     }
 
     /// Does what is due. Not to be called under a lock.

@@ -49,6 +49,8 @@ pub(crate) struct Confirms<C> {
     unheard: Unheard,
     /// Wakers of tasks that wait until everything up to a number is settled, by that number and a ticket.
     drains: BTreeMap<(u64, u64), C>,
+    /// Who waits until anything is settled, by ticket.
+    any: BTreeMap<u64, C>,
     next_ticket: u64,
 }
 
@@ -90,6 +92,7 @@ impl<C> Confirms<C> {
             mandatory: VecDeque::new(),
             unheard: Unheard { failures: VecDeque::new(), count: 0 },
             drains: BTreeMap::new(),
+            any: BTreeMap::new(),
             next_ticket: 0,
         }
     }
@@ -176,6 +179,9 @@ impl<C> Confirms<C> {
             self.mandatory.pop_front();
         }
         self.wake_drains(woken);
+        if !self.any.is_empty() {
+            woken.extend(std::mem::take(&mut self.any).into_values());
+        }
     }
 
     fn settle_one(&mut self, number: u64, acked: bool, woken: &mut Vec<C>) {
@@ -290,6 +296,18 @@ impl<C> Confirms<C> {
         ticket
     }
 
+    /// Remembers who waits until anything is settled, under the ticket that this returns.
+    pub(crate) fn wait_any(&mut self, waiter: C) -> u64 {
+        self.next_ticket += 1;
+        self.any.insert(self.next_ticket, waiter);
+        self.next_ticket
+    }
+
+    /// Nobody waits with this ticket any more.
+    pub(crate) fn forget_any(&mut self, ticket: u64) {
+        self.any.remove(&ticket);
+    }
+
     /// Nobody waits with this ticket any more.
     pub(crate) fn forget_drained(&mut self, number: u64, ticket: u64) {
         self.drains.remove(&(number, ticket));
@@ -303,6 +321,7 @@ impl<C> Confirms<C> {
             }
         }
         woken.extend(std::mem::take(&mut self.drains).into_values());
+        woken.extend(std::mem::take(&mut self.any).into_values());
     }
 }
 

@@ -8,11 +8,8 @@ use tokio::time::Instant;
 use super::robust_channel::{ChannelInner, Core};
 use super::shared::{Phase, before, out_of_time};
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{Arguments, MethodId, basic};
+use crate::protocol::MethodId;
 use crate::single::SingleChannel;
-
-/// What the server blames for a message that it does not accept.
-const PUBLISH: MethodId = <basic::Publish as Arguments>::ID;
 
 /// A plain channel, and which one it is.
 #[derive(Clone, Debug)]
@@ -101,16 +98,12 @@ impl ChannelInner {
     /// settled, or will not be done.
     pub(super) fn sort_out(&self, core: &mut Core, plain: &SingleChannel, error: &Error) -> Vec<Waker> {
         self.keep_failure(core, plain, error);
-        let mut wakers = core.unconfirmed.lost();
-        if error.method() == Some(PUBLISH) {
-            let given_up = core.unconfirmed.give_up(error);
-            if let Some(failure) = given_up.unheard {
-                core.failure.get_or_insert(failure);
-            }
-            wakers.extend(given_up.wakers);
+        let given_up = core.unconfirmed.lost(error);
+        if let Some(failure) = given_up.unheard {
+            core.failure.get_or_insert(failure);
         }
         self.shared().release(core.unconfirmed.take_spare());
-        wakers
+        given_up.wakers
     }
 
     /// What only `wait_for_confirms` can tell of a plain channel that has ended: a failure that no `Confirm` told, and what was

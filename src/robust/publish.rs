@@ -15,13 +15,17 @@ use super::options::Outage;
 use super::robust_channel::{ChannelInner, Core};
 use super::robust_confirm::RobustConfirm;
 use super::shared::{Phase, Shared, before};
-use super::unconfirmed::Unconfirmed;
+use super::wire::Publishes;
 use crate::codec::ShortStr;
 use crate::error::{Error, ErrorKind, Result, Scope};
-use crate::single::{Message, Outbound, RoutingKey, SingleChannel};
+use crate::single::{Message, Outbound, REPUBLISHED, RoutingKey, SingleChannel};
 
 /// How much memory a channel sets aside at once: the count is shared by all channels.
 const PORTION: usize = 64 << 10;
+
+/// How many bytes [`Message::republished`] adds to the properties at most: the length of a table, the name of a header with
+/// its length, the type and the value.
+const MARK: usize = 4 + 1 + REPUBLISHED.len() + 1 + 1;
 
 /// Why a message was not taken.
 enum Refused {
@@ -29,8 +33,8 @@ enum Refused {
     Down(Error),
     /// The plain channel takes no more at the moment.
     Credit(SingleChannel),
-    /// Too much is unconfirmed; this one is the oldest on the channel.
-    Room(SingleChannel, u64),
+    /// Too much is unconfirmed.
+    Room(SingleChannel),
     /// It never will be.
     Failed(Error),
 }
@@ -67,7 +71,7 @@ impl ChannelInner {
             Err(Refused::Down(why)) if !waits && self.shared().settings.outage == Outage::Fail => {
                 Err(no_link(why))
             }
-            Err(Refused::Down(_) | Refused::Credit(_) | Refused::Room(..)) => Ok(None),
+            Err(Refused::Down(_) | Refused::Credit(_) | Refused::Room(_)) => Ok(None),
         }
     }
 
@@ -78,7 +82,7 @@ impl ChannelInner {
         message: &mut Message,
         waits: bool,
     ) -> Result<RobustConfirm> {
-        let mut patience = None;
+        let (mut patience, mut settled) = (None, None);
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
@@ -118,18 +122,21 @@ impl ChannelInner {
                         }
                     }
                 }
-                Err(Refused::Room(tried, oldest)) => {
-                    // what others have had confirmed makes room, too
-                    if self.shared().prune() {
-                        continue;
-                    }
-                    tokio::select! {
+                Err(Refused::Room(tried)) => match settled.take() {
+                    Some((on, settled)) if tried.is_same(&on) => tokio::select! {
                         biased;
-                        // an error: it has ended, and the supervisor will tell
-                        Ok(()) = tried.settled(oldest) => {}
                         () = changed => {}
+                        // an error: it has ended, and the supervisor will tell
+                        Ok(()) = settled => {}
+                    },
+                    // listens, and tries again, so that no confirm is missed
+                    _ => {
+                        let any = tried.any_settled();
+                        settled = Some((tried, any));
+                        // what others have had confirmed makes room, too
+                        self.shared().prune();
                     }
-                }
+                },
             }
         }
     }
@@ -172,18 +179,20 @@ impl ChannelInner {
         let mut core = self.lock();
         let Core { phase, unconfirmed, .. } = &mut *core;
         let plain = phase.up()?;
-        let weight = Unconfirmed::weight(outbound, message);
-        if unconfirmed.is_due() || !self.shared().reserve(unconfirmed, weight) {
+        let measure = unconfirmed.measure(outbound, message);
+        if measure.properties > plain.properties_max().saturating_sub(MARK) {
+            return Err(Refused::Failed(too_many_properties(outbound, measure.properties, plain)));
+        }
+        if unconfirmed.is_due() || !self.shared().reserve(unconfirmed, measure.weight) {
             self.prune(unconfirmed);
-            if !self.shared().reserve(unconfirmed, weight) {
-                let oldest = unconfirmed.oldest().unwrap_or_default();
-                return Err(Refused::Room(plain.clone(), oldest));
+            if !self.shared().reserve(unconfirmed, measure.weight) {
+                return Err(Refused::Room(plain.clone()));
             }
         }
         let (sent, due) = plain.append(outbound, message);
         let taken = match sent {
             Ok(Some(sent)) => {
-                let sequence = unconfirmed.push(outbound, message, weight);
+                let sequence = unconfirmed.push(outbound, message, measure);
                 debug_assert_eq!(unconfirmed.number(sequence), sent.number);
                 Ok(RobustConfirm::kept(self, sequence))
             }
@@ -198,13 +207,11 @@ impl ChannelInner {
         taken
     }
 
-    /// Removes what is settled; returns how many bytes that frees.
-    fn prune(&self, unconfirmed: &mut Unconfirmed) -> usize {
+    /// Removes what is settled.
+    fn prune(&self, unconfirmed: &mut Publishes) {
         unconfirmed.prune();
         self.acked_below.store(unconfirmed.acked_below(), Ordering::Relaxed);
-        let spare = unconfirmed.take_spare();
-        self.shared().release(spare);
-        spare
+        self.shared().release(unconfirmed.take_spare());
     }
 
     /// A server-named queue may have got another name while a message to it, or one whose reply is to go there, waited.
@@ -322,6 +329,17 @@ impl ChannelInner {
     }
 }
 
+/// The message would fit, but not with the mark that it gets when it is published again.
+#[cold]
+fn too_many_properties(outbound: &Outbound<'_>, length: usize, plain: &SingleChannel) -> Error {
+    let most = plain.properties_max().saturating_sub(MARK);
+    let text = format!(
+        "{outbound}: its properties take {length} bytes, and at most {most} fit beside the mark of a message that is \
+         published again; use fewer headers, or a larger frame_max"
+    );
+    Error::new(ErrorKind::Argument, text)
+}
+
 /// [`Outage::WaitFor`] has passed.
 fn outage_too_long(outbound: &Outbound<'_>, limit: Option<Duration>, why: Error) -> Error {
     let limit = limit.unwrap_or_default().as_secs_f32();
@@ -342,7 +360,7 @@ impl Phase<SingleChannel> {
 
 impl Shared {
     /// Sets memory aside for a message; false if there is none.
-    fn reserve(&self, unconfirmed: &mut Unconfirmed, weight: usize) -> bool {
+    fn reserve(&self, unconfirmed: &mut Publishes, weight: usize) -> bool {
         let missing = unconfirmed.missing(weight);
         if missing == 0 {
             return true;
@@ -358,9 +376,12 @@ impl Shared {
         true
     }
 
-    /// Removes what is settled on any channel: one that has become idle does not look. Whether that frees anything.
-    fn prune(&self) -> bool {
-        let free = |channel: &Arc<ChannelInner>| channel.prune(&mut channel.lock().unconfirmed);
-        self.channels().iter().map(free).sum::<usize>() > 0
+    /// Removes what is settled on any channel, also behind what is not: one that has become idle does not look.
+    fn prune(&self) {
+        for channel in self.channels() {
+            let mut core = channel.lock();
+            core.unconfirmed.prune_all();
+            channel.prune(&mut core.unconfirmed);
+        }
     }
 }

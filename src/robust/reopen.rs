@@ -3,25 +3,30 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::event::Unrestored;
+use super::ledger::publishes::Again;
 use super::refused::{Refused, Started};
 use super::restore::Lessons;
 use super::revive::revive;
-use super::robust_channel::{ChannelInner, tag_base};
+use super::robust_channel::{ChannelInner, Core, tag_base};
 use super::robust_consumer::ConsumerInner;
 use super::shared::Phase;
-use super::unconfirmed::{GivenUp, Progress};
+use super::wire::GivenUp;
 use crate::codec::ShortStr;
-use crate::error::{Error, Result, Scope};
+use crate::error::{Error, ErrorKind, Result, Scope};
 use crate::protocol::basic;
-use crate::single::{SingleChannel, SingleConnection};
+use crate::single::{Outbound, SingleChannel, SingleConnection};
 
 /// How often a channel is tried that the server closes again and again while it is restored.
 const TRIES: usize = 5;
+
+/// How long the confirm of a message on trial is awaited.
+const TRIAL: Duration = Duration::from_secs(5);
 
 /// A channel on a new link, before anybody else may use it.
 #[derive(Debug)]
@@ -53,13 +58,16 @@ impl Reopened {
     /// Publishes again what was not confirmed. The server may make this wait, so all consumers that its memory waits for
     /// must have been started. An error as with [`new`](Self::new).
     pub(super) async fn published(mut self, link: &SingleConnection, lessons: &mut Lessons) -> Result<Self> {
-        let mut tries = 1;
+        let (mut tries, mut left) = (1, self.channel.lock().unconfirmed.len());
         while let Err(error) = self.publish_again().await {
             self.sort_out(&error).await;
-            if error.scope() != Scope::Channel || !link.is_open() || tries >= TRIES {
+            let fewer = self.channel.lock().unconfirmed.len();
+            // each close convicts a message, or makes all of them suspects
+            tries = if fewer < left { 1 } else { tries + 1 };
+            left = fewer;
+            if error.scope() != Scope::Channel || !link.is_open() || tries > TRIES {
                 return Err(error);
             }
-            tries += 1;
             self = Self::new(&self.channel, link, lessons).await?;
         }
         Ok(self)
@@ -98,43 +106,108 @@ impl Reopened {
         }
     }
 
-    /// Hands over what was not confirmed, in its order.
+    /// Hands over what was not confirmed, in its order. Suspects go one at a time, and no others meanwhile: see
+    /// [`publishes`](super::ledger::publishes).
     async fn publish_again(&self) -> Result<()> {
         let Self { channel, plain, .. } = self;
         channel.returns.follow(plain);
-        let shared = channel.shared();
         {
             let mut core = channel.lock();
             if channel.retains && matches!(core.phase, Phase::Down(_)) {
-                core.unconfirmed.follow(plain);
+                core.unconfirmed.follow(plain.clone());
             }
         }
         let mut done = 0;
-        loop {
-            let credit = plain.credit();
-            let mut given_up = GivenUp::default();
-            let (progress, before) = {
-                let state = shared.lock();
-                let rename = |name: &ShortStr| {
-                    let current = state.topology.current(name);
-                    (current != name).then(|| current.clone())
-                };
-                let before = done;
-                let mut core = channel.lock();
-                let progress =
-                    core.unconfirmed.publish_again(&mut done, &mut given_up, Instant::now(), rename);
-                shared.release(core.unconfirmed.take_spare());
-                if let Some(failure) = given_up.unheard.take() {
-                    core.failure.get_or_insert(failure);
+        while let Some(again) = self.next_again(done) {
+            let trial = if again.on_trial { Some(channel.shared().trial.lock().await) } else { None };
+            let Some(number) = self.hand_over(&again).await? else { continue };
+            done = again.sequence;
+            if trial.is_some() {
+                // one that is not answered is not what closes channels
+                if let Ok(settled) = tokio::time::timeout(TRIAL, plain.settled(number)).await {
+                    settled?;
                 }
-                (progress, before)
-            };
-            given_up.tell();
-            shared.republished.fetch_add((done - before) as u64, Ordering::Relaxed);
-            match progress? {
-                Progress::Done => return Ok(()),
-                Progress::Wait => credit.await,
+                channel.lock().unconfirmed.acquitted();
             }
+        }
+        Ok(())
+    }
+
+    /// The message to be published after the one with this sequence.
+    fn next_again(&self, done: u64) -> Option<Again> {
+        let Self { channel, .. } = self;
+        let mut given_up = GivenUp::default();
+        let next = {
+            let state = channel.shared().lock();
+            let rename = |name: &ShortStr| {
+                let current = state.topology.current(name);
+                (current != name).then(|| current.clone())
+            };
+            let mut core = channel.lock();
+            let next = core.unconfirmed.next(done, Instant::now().into_std(), rename, &mut given_up);
+            self.note(&mut core, &mut given_up);
+            next
+        };
+        given_up.tell();
+        next
+    }
+
+    /// Hands a message over once there is room for it; `None` if this link takes no such message.
+    async fn hand_over(&self, again: &Again) -> Result<Option<u64>> {
+        let Self { channel, plain, .. } = self;
+        let route = &again.route;
+        let outbound = Outbound {
+            exchange: &route.exchange,
+            routing_key: route.routing_key.as_ref().into(),
+            mandatory: route.mandatory,
+            awaited: again.on_trial,
+        };
+        let message = again.message.clone().republished();
+        let mut credit = None;
+        loop {
+            let mut given_up = GivenUp::default();
+            let (number, due) = {
+                let mut core = channel.lock();
+                let (sent, due) = match plain.append(&outbound, &message) {
+                    // this link takes fewer properties than the last: the mark may be what does not fit
+                    (Err(error), _) if error.kind() == ErrorKind::Argument => {
+                        plain.append(&outbound, &again.message)
+                    }
+                    sent => sent,
+                };
+                let number = match sent {
+                    Ok(sent) => sent.map(|sent| Some(sent.number.unwrap_or_default())),
+                    Err(error) if error.scope() == Scope::Call => {
+                        core.unconfirmed.unfit(again.sequence, &error, &mut given_up);
+                        Some(None)
+                    }
+                    Err(error) => return Err(error),
+                };
+                if let Some(Some(number)) = number {
+                    core.unconfirmed.handed_over(again, number, &mut given_up);
+                    channel.shared().republished.fetch_add(1, Ordering::Relaxed);
+                }
+                self.note(&mut core, &mut given_up);
+                (number, due)
+            };
+            plain.write(due);
+            given_up.tell();
+            match number {
+                Some(number) => return Ok(number),
+                // listens, and tries again, so that no credit is missed
+                None => match credit.take() {
+                    None => credit = Some(plain.credit()),
+                    Some(credit) => credit.await,
+                },
+            }
+        }
+    }
+
+    /// Frees what was given up, and keeps the failure of what nobody asks for.
+    fn note(&self, core: &mut Core, given_up: &mut GivenUp) {
+        self.channel.shared().release(core.unconfirmed.take_spare());
+        if let Some(failure) = given_up.unheard.take() {
+            core.failure.get_or_insert(failure);
         }
     }
 

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use super::backoff::Backoff;
 use super::event::{Entity, Event, Unrestored};
+use super::ledger::topology::{RecordedQueue, Topology};
 use super::shared::Shared;
-use super::topology::{RecordedQueue, Topology};
 use crate::codec::ShortStr;
 use crate::codec::peer_text::PeerText;
 use crate::error::{Error, ErrorKind, Result, Scope};

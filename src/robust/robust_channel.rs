@@ -10,13 +10,13 @@ use tokio::time::Instant;
 
 use super::backoff::Pace;
 use super::call::Call;
+use super::ledger::policy::{policy, record, translate};
 use super::live::Live;
-use super::record::{is_idempotent, record, translate};
 use super::robust_confirm::RobustConfirm;
 use super::robust_consumer::{ConsumerInner, RobustConsumer};
 use super::robust_returns::{Hub, RobustReturns};
 use super::shared::{Command, Handle, Phase, Shared, detached};
-use super::unconfirmed::Unconfirmed;
+use super::wire::Publishes;
 use crate::codec::ShortStr;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Arguments, Method, Request, basic, queue};
@@ -67,7 +67,7 @@ pub(super) struct Core {
     /// Those that the user has cancelled, and may still take from.
     pub cancelled: Vec<Weak<ConsumerInner>>,
     pub next_consumer: u64,
-    pub unconfirmed: Unconfirmed,
+    pub unconfirmed: Publishes,
     /// The first failure of a message that nobody asked for, from plain channels that have ended.
     pub failure: Option<Error>,
 }
@@ -122,9 +122,9 @@ impl ChannelInner {
             let id = state.next_channel;
             state.next_channel += 1;
             let retains = confirms && handle.shared.settings.republish;
-            let mut unconfirmed = Unconfirmed::default();
+            let mut unconfirmed = Publishes::default();
             if retains {
-                unconfirmed.follow(&plain);
+                unconfirmed.follow(plain.clone());
                 unconfirmed.followed();
             }
             let core = Core {
@@ -190,7 +190,7 @@ impl ChannelInner {
     /// Performs a request on the link, and records it. Waits for the link, and tries again after a loss where that
     /// is harmless.
     async fn perform<M: Request>(self: Arc<Self>, request: M) -> Result<M::Reply> {
-        let mut call = Call::begin(&self, M::ID, is_idempotent(&request.clone().into())).await?;
+        let mut call = Call::begin(&self, M::ID, policy(&request.clone().into()).repeated).await?;
         loop {
             let live = call.live().await?;
             let request = translate(&self.shared().lock().topology, &self.last_queue(), &request);

@@ -38,7 +38,7 @@ impl RobustConfirm {
     /// After this moment the message is not published again.
     pub(crate) fn expire_at(&self, moment: Instant) {
         if let State::Kept(channel, sequence) = &self.state {
-            channel.lock().unconfirmed.expire_at(*sequence, moment);
+            channel.lock().unconfirmed.expire_at(*sequence, moment.into_std());
         }
     }
 

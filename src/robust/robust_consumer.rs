@@ -9,12 +9,12 @@ use tracing::Instrument;
 
 use super::call::Call;
 use super::event::{Entity, Unrestored};
+use super::ledger::topology::ConsumerKey;
 use super::live::Live;
 use super::restore::Restore;
 use super::revive::revive;
 use super::robust_channel::{ChannelInner, RobustChannel};
 use super::shared::detached;
-use super::topology::ConsumerKey;
 use crate::codec::ShortStr;
 use crate::codec::peer_text::PeerText;
 use crate::error::{Error, ErrorKind, Result, Scope};

@@ -18,9 +18,9 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::Instant;
 
 use super::event::{Counters, Event, Events, KEPT};
+use super::ledger::topology::Topology;
 use super::options::Options;
 use super::robust_channel::ChannelInner;
-use super::topology::Topology;
 use crate::codec::{FieldTable, ShortStr};
 use crate::error::{Error, ErrorKind, Origin, Result, Scope};
 use crate::mux::tune::Agreed;
@@ -89,6 +89,8 @@ pub(super) struct Shared {
     pub retained: AtomicUsize,
     pub reconnects: AtomicU64,
     pub republished: AtomicU64,
+    /// One message on trial at a time.
+    pub trial: tokio::sync::Mutex<()>,
     /// One restore at a time on a link that lives.
     pub restoring: tokio::sync::Mutex<()>,
     /// What is at work, and which acks came too late.
@@ -150,6 +152,7 @@ impl Shared {
             retained: AtomicUsize::new(0),
             reconnects: AtomicU64::new(0),
             republished: AtomicU64::new(0),
+            trial: tokio::sync::Mutex::new(()),
             restoring: tokio::sync::Mutex::new(()),
             tally: Arc::new(Tally::of_robust()),
         };

@@ -207,31 +207,15 @@ impl Message {
         self
     }
 
+    /// Whether it is more than persistent.
+    #[inline]
+    pub(crate) fn has_properties(&self) -> bool {
+        self.said.is_some()
+    }
+
     /// Marks it as one that is published again.
     pub(crate) fn republished(self) -> Self {
         self.header(REPUBLISHED, true)
-    }
-
-    /// About how many bytes of memory it holds.
-    pub(crate) fn weight(&self) -> usize {
-        let properties = self.said.as_ref().map_or(0, |said| {
-            let properties = &said.properties;
-            let texts = [
-                &properties.content_type,
-                &properties.content_encoding,
-                &properties.correlation_id,
-                &properties.reply_to,
-                &properties.expiration,
-                &properties.message_id,
-                &properties.kind,
-                &properties.user_id,
-                &properties.app_id,
-                &properties.cluster_id,
-            ];
-            let texts: usize = texts.into_iter().flatten().map(ShortStr::len).sum();
-            size_of::<Said>() + texts + properties.headers.as_ref().map_or(0, FieldTable::weight)
-        });
-        properties + self.body.len()
     }
 
     fn is_too_long(&mut self, name: &str) {

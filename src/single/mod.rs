@@ -33,6 +33,7 @@ pub(crate) use self::arguments::{Collected, count, millis, short};
 pub use self::arguments::{DeadLetterStrategy, Overflow, QueueType, StreamOffset};
 pub use self::delivery::{Acker, Delivery, Incoming, Settled};
 pub use self::message::Message;
+pub(crate) use self::message::REPUBLISHED;
 pub(crate) use self::name::Name;
 pub use self::options::ConnectOptions;
 pub(crate) use self::outbound::{ConsumeSpec, Outbound};
@@ -45,7 +46,6 @@ pub use self::single_connection::Blocked;
 pub(crate) use self::single_connection::{SingleConnection, left};
 pub(crate) use self::single_consumer::SingleConsumer;
 pub(crate) use self::tally::Tally;
-pub(crate) use crate::driver::channel::Sent;
 
 /// A boxed future, for operations where an allocation does not matter.
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

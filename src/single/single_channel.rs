@@ -15,7 +15,7 @@ use super::single_consumer::SingleConsumer;
 use super::tally::Tally;
 use crate::codec::generated::{basic, confirm};
 use crate::codec::{Arguments, Request, ShortStr};
-use crate::driver::channel::{Asked, ChannelLink, Sent};
+use crate::driver::channel::{AnySettled, Asked, ChannelLink, Sent};
 use crate::driver::link::Link;
 use crate::driver::queue::DeliveryQueue;
 use crate::driver::shared::Due;
@@ -172,6 +172,17 @@ impl SingleChannel {
     #[inline]
     pub(crate) fn confirm(&self, sent: Sent) -> SingleConfirm {
         SingleConfirm::new(&self.inner, sent.number)
+    }
+
+    /// How many bytes of properties fit a message.
+    #[inline]
+    pub(crate) fn properties_max(&self) -> usize {
+        self.inner.link.properties_max()
+    }
+
+    /// Waits until any publish is settled, from the call on. An error: the channel has ended.
+    pub(crate) fn any_settled(&self) -> AnySettled {
+        self.inner.link.any_settled()
     }
 
     /// Waits until there may be room again for a publish: for what happens from now on.

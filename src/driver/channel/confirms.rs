@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, Waker};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 
-use super::ChannelLink;
+use super::super::shared::Shared;
+use super::{ChannelLink, ChannelState};
 use crate::error::Error;
 use crate::mux::confirms::{Confirms, Outcome};
 use crate::mux::returns::Returned;
@@ -132,14 +134,17 @@ impl ChannelLink {
         self.wait_drained(number, settled).await.map(drop)
     }
 
+    /// Waits until any publish is settled. Listens from the call on, not from the first poll.
+    pub(crate) fn any_settled(&self) -> AnySettled {
+        let woken = Arc::new(Woken::default());
+        let ticket = self.look(|confirms| confirms.wait_any(Waker::from(Arc::clone(&woken))));
+        let (shared, state) = (Arc::clone(&self.link.shared), Arc::clone(&self.state));
+        AnySettled { shared, state, ticket, woken }
+    }
+
     /// Looks at the confirms, if there are any, wherever they are.
     pub(super) fn look<T>(&self, look: impl FnOnce(&mut Confirms<Waker>) -> T) -> Option<T> {
-        let mut session = self.shared().lock();
-        match session.confirms(self.state.key) {
-            Ok(confirms) => return confirms.map(look),
-            Err(_) => drop(session),
-        }
-        self.state.confirms.get()?.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(look)
+        look_at(self.shared(), &self.state, look)
     }
 
     /// Waits until a publish that had to wait may succeed. Listens from the call on, not from the first poll.
@@ -207,6 +212,86 @@ impl ChannelLink {
         match self.shared().lock().confirms(self.state.key) {
             Ok(Some(confirms)) => confirms.abandon(number),
             _ => None,
+        }
+    }
+}
+
+fn look_at<T>(
+    shared: &Shared,
+    state: &ChannelState,
+    look: impl FnOnce(&mut Confirms<Waker>) -> T,
+) -> Option<T> {
+    let mut session = shared.lock();
+    match session.confirms(state.key) {
+        Ok(confirms) => return confirms.map(look),
+        Err(_) => drop(session),
+    }
+    state.confirms.get()?.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(look)
+}
+
+/// Waits until any publish of a channel is settled; an error: the channel has ended. Holds nothing open. Dropped, it takes
+/// its waker back.
+#[derive(Debug)]
+pub(crate) struct AnySettled {
+    shared: Arc<Shared>,
+    state: Arc<ChannelState>,
+    ticket: Option<u64>,
+    woken: Arc<Woken>,
+}
+
+impl AnySettled {
+    fn told(&self) -> Option<Result<(), Error>> {
+        match self.state.error() {
+            Some(error) => Some(Err(error.clone())),
+            None => (self.ticket.is_none() || self.woken.is_set()).then_some(Ok(())),
+        }
+    }
+}
+
+impl Future for AnySettled {
+    type Output = Result<(), Error>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if let Some(told) = self.told() {
+            return Poll::Ready(told);
+        }
+        self.woken.register(context.waker());
+        // woken in between
+        self.told().map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+impl Drop for AnySettled {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            look_at(&self.shared, &self.state, |confirms| confirms.forget_any(ticket));
+        }
+    }
+}
+
+/// Remembers that it was woken, and wakes whoever polls.
+#[derive(Debug, Default)]
+struct Woken {
+    set: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Woken {
+    fn is_set(&self) -> bool {
+        self.set.load(Ordering::Acquire)
+    }
+
+    fn register(&self, waker: &Waker) {
+        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
+    }
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.set.store(true, Ordering::Release);
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(waker) = waker {
+            waker.wake();
         }
     }
 }

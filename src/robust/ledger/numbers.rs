@@ -6,21 +6,21 @@
 //!   number    1  2  3      4  5  6  ...     on the plain channel
 //! ```
 
-use crate::single::SingleChannel;
+use super::publishes::Wire;
 
 #[derive(Debug)]
-pub(super) struct Numbers<P = SingleChannel> {
-    pub plain: P,
+pub(super) struct Numbers<W> {
+    pub wire: W,
     /// What was published again: sequence and number, both ascending.
     again: Vec<(u64, u64)>,
     /// Sequence and number of the first message that is new; `None` as long as older ones are published again.
     new: Option<(u64, u64)>,
 }
 
-impl<P> Numbers<P> {
+impl<W> Numbers<W> {
     /// On a plain channel on which nothing was published yet.
-    pub(super) fn new(plain: P) -> Self {
-        Self { plain, again: Vec::new(), new: None }
+    pub(super) fn new(wire: W) -> Self {
+        Self { wire, again: Vec::new(), new: None }
     }
 
     /// A message was published again.
@@ -64,10 +64,10 @@ impl<P> Numbers<P> {
     }
 }
 
-impl Numbers {
+impl<W: Wire> Numbers<W> {
     /// Everything before this sequence was acked, or its failure was told, if it was published here.
     pub(super) fn acked_below(&mut self) -> u64 {
-        let number = self.plain.acked_below();
+        let number = self.wire.acked_below();
         if self.new.is_some_and(|(_, first)| number >= first) {
             // nobody will ask for those any more
             self.again = Vec::new();

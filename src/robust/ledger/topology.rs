@@ -17,14 +17,14 @@ const FORMER_NAMES: usize = 16;
 
 /// A consumer, by its channel and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct ConsumerKey {
+pub(in crate::robust) struct ConsumerKey {
     pub channel: u64,
     pub consumer: u64,
 }
 
 /// A queue that was declared.
 #[derive(Clone, Debug)]
-pub(super) struct RecordedQueue {
+pub(in crate::robust) struct RecordedQueue {
     /// With the name that it has now.
     pub declare: queue::Declare,
     /// For queues that the server named: what its handles see.
@@ -44,7 +44,7 @@ struct BindingKey {
 
 /// What was declared, in the order in which it was.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Topology {
+pub(in crate::robust) struct Topology {
     exchanges: Ordered<ShortStr, exchange::Declare>,
     queues: Ordered<ShortStr, RecordedQueue>,
     exchange_bindings: Ordered<BindingKey, exchange::Bind>,
@@ -58,66 +58,66 @@ pub(super) struct Topology {
 impl Topology {
     // What is there.
 
-    pub(super) fn exchanges(&self) -> impl Iterator<Item = &exchange::Declare> {
+    pub(in crate::robust) fn exchanges(&self) -> impl Iterator<Item = &exchange::Declare> {
         self.exchanges.values()
     }
 
-    pub(super) fn queues(&self) -> impl Iterator<Item = &RecordedQueue> {
+    pub(in crate::robust) fn queues(&self) -> impl Iterator<Item = &RecordedQueue> {
         self.queues.values()
     }
 
-    pub(super) fn exchange_bindings(&self) -> impl Iterator<Item = &exchange::Bind> {
+    pub(in crate::robust) fn exchange_bindings(&self) -> impl Iterator<Item = &exchange::Bind> {
         self.exchange_bindings.values()
     }
 
-    pub(super) fn queue_bindings(&self) -> impl Iterator<Item = &queue::Bind> {
+    pub(in crate::robust) fn queue_bindings(&self) -> impl Iterator<Item = &queue::Bind> {
         self.queue_bindings.values()
     }
 
     /// An exchange that was declared.
-    pub(super) fn exchange(&self, name: &ShortStr) -> Option<&exchange::Declare> {
+    pub(in crate::robust) fn exchange(&self, name: &ShortStr) -> Option<&exchange::Declare> {
         self.exchanges.get(name)
     }
 
     /// Whether a queue was declared that goes with its last consumer.
-    pub(super) fn is_auto_delete(&self, queue: &ShortStr) -> bool {
+    pub(in crate::robust) fn is_auto_delete(&self, queue: &ShortStr) -> bool {
         self.queue(queue).is_some_and(|queue| queue.declare.auto_delete)
     }
 
     /// Whether the broker may remove something by itself.
-    pub(super) fn has_auto_delete(&self) -> bool {
+    pub(in crate::robust) fn has_auto_delete(&self) -> bool {
         self.queues().any(|queue| queue.declare.auto_delete) || self.exchanges().any(|it| it.auto_delete)
     }
 
     /// A queue that was declared.
-    pub(super) fn queue(&self, name: &ShortStr) -> Option<&RecordedQueue> {
+    pub(in crate::robust) fn queue(&self, name: &ShortStr) -> Option<&RecordedQueue> {
         self.queues.get(name)
     }
 
     /// The queue that a consumer consumes from.
-    pub(super) fn queue_of(&self, consumer: ConsumerKey) -> Option<&ShortStr> {
+    pub(in crate::robust) fn queue_of(&self, consumer: ConsumerKey) -> Option<&ShortStr> {
         self.consumers.get(&consumer)
     }
 
     /// What a queue of this name is called now.
-    pub(super) fn current<'a>(&'a self, name: &'a ShortStr) -> &'a ShortStr {
+    pub(in crate::robust) fn current<'a>(&'a self, name: &'a ShortStr) -> &'a ShortStr {
         self.aliases.get(name).unwrap_or(name)
     }
 
     /// What the handles of a queue of this name hold.
-    pub(super) fn name(&self, name: ShortStr) -> Name {
+    pub(in crate::robust) fn name(&self, name: ShortStr) -> Name {
         let recorded = self.queues.get(self.current(&name)).and_then(|queue| queue.server_named.clone());
         recorded.unwrap_or_else(|| Name::new(name))
     }
 
     // What is recorded, and forgotten.
 
-    pub(super) fn declare_exchange(&mut self, declare: exchange::Declare) {
+    pub(in crate::robust) fn declare_exchange(&mut self, declare: exchange::Declare) {
         self.exchanges.insert(declare.exchange.clone(), declare);
     }
 
     /// A queue was declared. `name`: the one that the server told.
-    pub(super) fn declare_queue(&mut self, mut declare: queue::Declare, name: ShortStr) {
+    pub(in crate::robust) fn declare_queue(&mut self, mut declare: queue::Declare, name: ShortStr) {
         let server_named = declare.queue.is_empty().then(|| Name::replaceable(name.clone()));
         declare.queue = name.clone();
         // declared again under its name, it stays what it was
@@ -130,31 +130,31 @@ impl Topology {
         self.queues.insert(name, RecordedQueue { declare, server_named, former: VecDeque::new() });
     }
 
-    pub(super) fn bind_exchange(&mut self, bind: exchange::Bind) {
+    pub(in crate::robust) fn bind_exchange(&mut self, bind: exchange::Bind) {
         let key = BindingKey::new(&bind.destination, &bind.source, &bind.routing_key, &bind.arguments);
         self.exchange_bindings.insert(key, bind);
     }
 
-    pub(super) fn bind_queue(&mut self, bind: queue::Bind) {
+    pub(in crate::robust) fn bind_queue(&mut self, bind: queue::Bind) {
         let key = BindingKey::new(&bind.queue, &bind.exchange, &bind.routing_key, &bind.arguments);
         self.queue_bindings.insert(key, bind);
     }
 
-    pub(super) fn unbind_exchange(&mut self, unbind: &exchange::Unbind) {
+    pub(in crate::robust) fn unbind_exchange(&mut self, unbind: &exchange::Unbind) {
         let exchange::Unbind { destination, source, routing_key, arguments, .. } = unbind;
         if self.exchange_bindings.remove(&BindingKey::new(destination, source, routing_key, arguments)) {
             self.binding_gone(source);
         }
     }
 
-    pub(super) fn unbind_queue(&mut self, unbind: &queue::Unbind) {
+    pub(in crate::robust) fn unbind_queue(&mut self, unbind: &queue::Unbind) {
         let queue::Unbind { queue, exchange, routing_key, arguments } = unbind;
         if self.queue_bindings.remove(&BindingKey::new(queue, exchange, routing_key, arguments)) {
             self.binding_gone(exchange);
         }
     }
 
-    pub(super) fn delete_exchange(&mut self, name: &ShortStr) {
+    pub(in crate::robust) fn delete_exchange(&mut self, name: &ShortStr) {
         self.exchanges.remove(name);
         self.queue_bindings.retain(|bind| bind.exchange != *name);
         let mut sources = Vec::new();
@@ -170,7 +170,7 @@ impl Topology {
         }
     }
 
-    pub(super) fn delete_queue(&mut self, name: &ShortStr) {
+    pub(in crate::robust) fn delete_queue(&mut self, name: &ShortStr) {
         if let Some(queue) = self.queues.get(name) {
             for former in &queue.former {
                 self.aliases.remove(former);
@@ -190,12 +190,12 @@ impl Topology {
         }
     }
 
-    pub(super) fn consume(&mut self, consumer: ConsumerKey, queue: ShortStr) {
+    pub(in crate::robust) fn consume(&mut self, consumer: ConsumerKey, queue: ShortStr) {
         self.consumers.insert(consumer, queue);
     }
 
     /// A consumer was cancelled.
-    pub(super) fn cancel(&mut self, consumer: ConsumerKey) {
+    pub(in crate::robust) fn cancel(&mut self, consumer: ConsumerKey) {
         let Some(queue) = self.consumers.remove(&consumer) else { return };
         let auto_delete = self.queues.get(&queue).is_some_and(|queue| queue.declare.auto_delete);
         if auto_delete && !self.consumers.values().any(|other| *other == queue) {
@@ -204,7 +204,7 @@ impl Topology {
     }
 
     /// A channel was closed by the user: its consumers are gone, and everything else stays.
-    pub(super) fn close_channel(&mut self, channel: u64) {
+    pub(in crate::robust) fn close_channel(&mut self, channel: u64) {
         let gone: Vec<_> = self.consumers.keys().filter(|key| key.channel == channel).copied().collect();
         for consumer in gone {
             self.cancel(consumer);
@@ -212,7 +212,7 @@ impl Topology {
     }
 
     /// The server has given a queue another name.
-    pub(super) fn rename(&mut self, old: &ShortStr, new: &ShortStr) {
+    pub(in crate::robust) fn rename(&mut self, old: &ShortStr, new: &ShortStr) {
         let Some(mut queue) = self.queues.rename(old, new.clone()) else { return };
         queue.declare.queue = new.clone();
         if let Some(name) = &mut queue.server_named {

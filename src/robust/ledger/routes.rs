@@ -11,8 +11,8 @@ use crate::single::Outbound;
 #[derive(Debug, Default)]
 pub(super) struct Routes(VecDeque<(u64, Route)>);
 
-#[derive(Debug)]
-pub(super) struct Route {
+#[derive(Clone, Debug)]
+pub(in crate::robust) struct Route {
     pub exchange: ShortStr,
     pub routing_key: Bytes,
     pub mandatory: bool,
@@ -33,6 +33,12 @@ impl Routes {
     pub(super) fn get_mut(&mut self, sequence: u64) -> Option<&mut Route> {
         let after = self.0.partition_point(|(first, _)| *first <= sequence);
         self.0.get_mut(after.checked_sub(1)?).map(|(_, route)| route)
+    }
+
+    /// The same, to look at.
+    pub(super) fn get(&self, sequence: u64) -> Option<&Route> {
+        let after = self.0.partition_point(|(first, _)| *first <= sequence);
+        self.0.get(after.checked_sub(1)?).map(|(_, route)| route)
     }
 
     /// Forgets what only messages before this one needed; the last stays, for the next message.

@@ -1,0 +1,22 @@
+//! What a robust connection knows and decides: plain data, without I/O, clock, tasks or locks.
+//!
+//! The rest of the robust layer awaits, and asks here what to do. Everything in this folder can be tested, fuzzed and
+//! simulated without a socket; `tests/layers` checks that it stays so.
+//!
+//! | file | what it knows |
+//! |---|---|
+//! | `topology` | what was declared, bound and consumed, under which names |
+//! | `policy` | for each method: is it recorded, may it be repeated, which queue's name does it use |
+//! | `publishes` | unconfirmed messages of one channel, and which of them is published next after a loss |
+//! | `kept` | those messages, as bytes |
+//! | `numbers` | their numbers on the channel of the moment |
+//! | `routes` | where they go |
+//! | `blame` | which message the server means when it closes a channel or connection |
+
+pub(super) mod blame;
+pub(super) mod kept;
+pub(super) mod numbers;
+pub(super) mod policy;
+pub(super) mod publishes;
+pub(super) mod routes;
+pub(super) mod topology;
