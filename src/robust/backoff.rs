@@ -52,6 +52,16 @@ impl Backoff {
         self
     }
 
+    /// The bound of the first pause.
+    pub fn get_first(&self) -> Duration {
+        self.first
+    }
+
+    /// The bound of any pause.
+    pub fn get_most(&self) -> Duration {
+        self.most
+    }
+
     /// The pauses of one outage.
     pub(super) fn pauses(self) -> Pauses {
         Pauses { bound: self.first.min(self.most), most: self.most, seed: self.seed }

@@ -1,11 +1,12 @@
 //! How a robust connection behaves.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use super::backoff::{Backoff, shuffle};
 use super::robust_connection::RobustConnection;
 use super::supervisor;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::single::ConnectOptions;
 
 /// What happens to a publish that has no [`deadline`](crate::Publish::deadline) of its own while there is no connection.
@@ -37,6 +38,9 @@ pub enum Outage {
 /// # Ok(())
 /// # }
 /// ```
+///
+/// Each setting has a getter, whose name begins with `get_`. A URI can be parsed into this, too: the same as
+/// [`ConnectOptions::new`] and [`ConnectOptions::robust`].
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "switches that have nothing to do with each other")]
 pub struct Options {
@@ -151,6 +155,61 @@ impl Options {
         supervisor::connect(self.clone()).await
     }
 
+    /// What each attempt connects with; its own hosts are the first of [`get_hosts`](Self::get_hosts).
+    pub fn get_connect_options(&self) -> &ConnectOptions {
+        &self.connect
+    }
+
+    /// All hosts and their ports, in their order.
+    pub fn get_hosts(&self) -> impl Iterator<Item = (&str, u16)> {
+        self.hosts.iter().map(|(host, port)| (host.as_str(), *port))
+    }
+
+    /// See [`shuffled`](Self::shuffled).
+    pub fn get_shuffled(&self) -> bool {
+        self.shuffled
+    }
+
+    /// See [`backoff`](Self::backoff).
+    pub fn get_backoff(&self) -> Backoff {
+        self.backoff
+    }
+
+    /// See [`attempts`](Self::attempts); `None` for no limit.
+    pub fn get_attempts(&self) -> Option<u32> {
+        self.attempts
+    }
+
+    /// See [`retry_first_connect`](Self::retry_first_connect).
+    pub fn get_retry_first_connect(&self) -> bool {
+        self.retry_first
+    }
+
+    /// See [`on_outage`](Self::on_outage).
+    pub fn get_on_outage(&self) -> Outage {
+        self.outage
+    }
+
+    /// In bytes; see [`unconfirmed_limit`](Self::unconfirmed_limit).
+    pub fn get_unconfirmed_limit(&self) -> usize {
+        self.unconfirmed_limit
+    }
+
+    /// See [`republish`](Self::republish).
+    pub fn get_republish(&self) -> bool {
+        self.republish
+    }
+
+    /// See [`revive_consumers`](Self::revive_consumers).
+    pub fn get_revive_consumers(&self) -> bool {
+        self.revive
+    }
+
+    /// See [`locked_limit`](Self::locked_limit).
+    pub fn get_locked_limit(&self) -> Duration {
+        self.locked_limit
+    }
+
     /// The hosts of one round.
     pub(super) fn round(&self) -> Vec<(String, u16)> {
         let mut hosts = self.hosts.clone();
@@ -158,5 +217,21 @@ impl Options {
             shuffle(&mut hosts);
         }
         hosts
+    }
+}
+
+impl From<ConnectOptions> for Options {
+    /// The same as [`ConnectOptions::robust`].
+    fn from(options: ConnectOptions) -> Self {
+        options.robust()
+    }
+}
+
+impl FromStr for Options {
+    type Err = Error;
+
+    /// The same as [`ConnectOptions::new`] and [`ConnectOptions::robust`].
+    fn from_str(uri: &str) -> Result<Self> {
+        ConnectOptions::new(uri).map(Self::from)
     }
 }

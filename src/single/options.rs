@@ -3,13 +3,14 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::arguments::Collected;
 use super::single_connection::SingleConnection;
 use super::tally::Tally;
-use super::uri::{HostPort, Uri, UriError};
+use super::uri::{Encoded, Host, HostPort, Uri, UriError};
 use crate::codec::primitive::heartbeat_seconds;
 use crate::codec::table::FieldError;
 use crate::codec::{FieldTable, FieldValue, ShortStr};
@@ -44,7 +45,23 @@ const FRAME_MAX_LEAST: u32 = 8192;
 /// # }
 /// ```
 ///
-/// `Debug` shows no password.
+/// Each setting has a getter, whose name begins with `get_`; only the password has none.
+///
+/// # URIs
+/// A URI becomes options with [`new`](Self::new), [`FromStr`] or `TryFrom<&str>`; the default is `amqp://`.
+/// [`Display`](fmt::Display) shows the URI without the password, for logs. What it shows parses again, to the
+/// same options apart from the password. Settings that a URI cannot have, such as limits, are not shown.
+///
+/// ```
+/// # fn main() -> lepus::Result<()> {
+/// let options: lepus::ConnectOptions = "amqp://app:hush@broker.example/a%2Fb?heartbeat=10".parse()?;
+/// assert_eq!(options.get_vhost(), "a/b");
+/// assert_eq!(options.to_string(), "amqp://app@broker.example:5672/a%2Fb?heartbeat=10");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// `Debug` shows no password, either.
 #[derive(Clone)]
 pub struct ConnectOptions {
     /// At least one.
@@ -87,43 +104,21 @@ impl ConnectOptions {
         let server = |HostPort { host, port }| {
             Server::new(host.unwrap_or_else(|| "localhost".into()), port.unwrap_or(PORT))
         };
-        let query = uri.query;
-        let mut options = Self {
-            servers: uri.hosts.into_iter().map(server).collect(),
-            connector: None,
-            connect_timeout: query.connection_timeout.unwrap_or(Duration::from_secs(10)),
-            handshake_timeout: Duration::from_secs(10),
-            credentials: Credentials {
-                user: uri.user.unwrap_or_else(|| "guest".into()),
-                password: uri.password.unwrap_or_else(|| "guest".into()),
-            },
-            mechanisms: vec![Mechanism::Plain, Mechanism::AmqPlain],
-            vhost: uri.vhost.unwrap_or_else(|| "/".into()),
-            connection_name: None,
-            client_properties: Collected::default(),
-            offer: Offer { channel_max: 2047, frame_max: 128 << 10, heartbeat: 60 },
-            limits: Limits {
-                outgoing: 256 << 10,
-                incoming: 16 << 20,
-                unconfirmed: 1 << 20,
-                message: 128 << 20,
-                rpc_timeout: Duration::from_secs(30),
-                close_timeout: Duration::from_secs(5),
-            },
-        };
+        let mut options = Self { servers: uri.hosts.into_iter().map(server).collect(), ..Self::default() };
+        let (credentials, query) = (&mut options.credentials, uri.query);
+        replace(&mut credentials.user, uri.user);
+        replace(&mut credentials.password, uri.password);
+        replace(&mut options.vhost, uri.vhost);
+        replace(&mut options.connect_timeout, query.connection_timeout);
         if !query.auth_mechanism.is_empty() {
             options.mechanisms = query.auth_mechanism;
         }
-        if let Some(heartbeat) = query.heartbeat {
-            options = options.heartbeat(Duration::from_secs(heartbeat.into()));
-        }
-        if let Some(channel_max) = query.channel_max {
-            options = options.channel_max(channel_max);
-        }
-        if let Some(frame_max) = query.frame_max {
-            options = options.frame_max(frame_max);
-        }
-        Ok(options)
+        replace(&mut options.offer.heartbeat, query.heartbeat);
+        replace(&mut options.offer.channel_max, query.channel_max);
+        Ok(match query.frame_max {
+            Some(frame_max) => options.frame_max(frame_max),
+            None => options,
+        })
     }
 
     /// A name for the connection, which the server shows in its lists and its log.
@@ -361,6 +356,173 @@ impl ConnectOptions {
     }
 }
 
+/// What was set.
+impl ConnectOptions {
+    /// The hosts and their ports, in the order in which they are tried.
+    pub fn get_hosts(&self) -> impl Iterator<Item = (&str, u16)> {
+        self.servers.iter().map(|server| (server.host.as_str(), server.port))
+    }
+
+    /// The user to log in as.
+    pub fn get_user(&self) -> &str {
+        &self.credentials.user
+    }
+
+    /// See [`vhost`](Self::vhost).
+    pub fn get_vhost(&self) -> &str {
+        &self.vhost
+    }
+
+    /// See [`connection_name`](Self::connection_name).
+    pub fn get_connection_name(&self) -> Option<&str> {
+        self.connection_name.as_deref()
+    }
+
+    /// See [`mechanisms`](Self::mechanisms).
+    pub fn get_mechanisms(&self) -> &[Mechanism] {
+        &self.mechanisms
+    }
+
+    /// See [`heartbeat`](Self::heartbeat).
+    pub fn get_heartbeat(&self) -> Duration {
+        Duration::from_secs(self.offer.heartbeat.into())
+    }
+
+    /// See [`channel_max`](Self::channel_max).
+    pub fn get_channel_max(&self) -> u16 {
+        self.offer.channel_max
+    }
+
+    /// In bytes; see [`frame_max`](Self::frame_max).
+    pub fn get_frame_max(&self) -> u32 {
+        self.offer.frame_max
+    }
+
+    /// See [`connect_timeout`](Self::connect_timeout).
+    pub fn get_connect_timeout(&self) -> Duration {
+        self.connect_timeout
+    }
+
+    /// See [`handshake_timeout`](Self::handshake_timeout).
+    pub fn get_handshake_timeout(&self) -> Duration {
+        self.handshake_timeout
+    }
+
+    /// See [`rpc_timeout`](Self::rpc_timeout).
+    pub fn get_rpc_timeout(&self) -> Duration {
+        self.limits.rpc_timeout
+    }
+
+    /// See [`close_timeout`](Self::close_timeout).
+    pub fn get_close_timeout(&self) -> Duration {
+        self.limits.close_timeout
+    }
+
+    /// In bytes; see [`outgoing_limit`](Self::outgoing_limit).
+    pub fn get_outgoing_limit(&self) -> usize {
+        self.limits.outgoing
+    }
+
+    /// In bytes; see [`incoming_limit`](Self::incoming_limit).
+    pub fn get_incoming_limit(&self) -> usize {
+        self.limits.incoming
+    }
+
+    /// See [`unconfirmed_messages`](Self::unconfirmed_messages).
+    pub fn get_unconfirmed_messages(&self) -> usize {
+        self.limits.unconfirmed
+    }
+
+    /// In bytes; see [`message_limit`](Self::message_limit).
+    pub fn get_message_limit(&self) -> u64 {
+        self.limits.message
+    }
+}
+
+impl Default for ConnectOptions {
+    /// Those of `amqp://`: user and password `guest`, host `localhost`, port 5672, vhost `/`.
+    fn default() -> Self {
+        Self {
+            servers: vec![Server::new("localhost".into(), PORT)],
+            connector: None,
+            connect_timeout: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(10),
+            credentials: Credentials { user: "guest".into(), password: "guest".into() },
+            mechanisms: vec![Mechanism::Plain, Mechanism::AmqPlain],
+            vhost: "/".into(),
+            connection_name: None,
+            client_properties: Collected::default(),
+            offer: Offer { channel_max: 2047, frame_max: 128 << 10, heartbeat: 60 },
+            limits: Limits {
+                outgoing: 256 << 10,
+                incoming: 16 << 20,
+                unconfirmed: 1 << 20,
+                message: 128 << 20,
+                rpc_timeout: Duration::from_secs(30),
+                close_timeout: Duration::from_secs(5),
+            },
+        }
+    }
+}
+
+impl FromStr for ConnectOptions {
+    type Err = Error;
+
+    /// The same as [`new`](Self::new).
+    fn from_str(uri: &str) -> Result<Self> {
+        Self::new(uri)
+    }
+}
+
+impl TryFrom<&str> for ConnectOptions {
+    type Error = Error;
+
+    /// The same as [`new`](Self::new).
+    fn try_from(uri: &str) -> Result<Self> {
+        Self::new(uri)
+    }
+}
+
+impl fmt::Display for ConnectOptions {
+    /// The URI without the password. Query parameters that have their default are left out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "amqp://{}@", Encoded(self.get_user()))?;
+        let mut separator = "";
+        for (host, port) in self.get_hosts() {
+            write!(f, "{separator}{}:{port}", Host(host))?;
+            separator = ",";
+        }
+        write!(f, "/{}", Encoded(self.get_vhost()))?;
+        let default = Self::default();
+        let mut query = Vec::new();
+        if self.offer.heartbeat != default.offer.heartbeat {
+            query.push(format!("heartbeat={}", self.offer.heartbeat));
+        }
+        if self.connect_timeout != default.connect_timeout {
+            let millis = self.connect_timeout.as_nanos().div_ceil(1_000_000).min(u32::MAX.into());
+            query.push(format!("connection_timeout={millis}"));
+        }
+        if self.offer.channel_max != default.offer.channel_max {
+            query.push(format!("channel_max={}", self.offer.channel_max));
+        }
+        if self.offer.frame_max != default.offer.frame_max {
+            query.push(format!("frame_max={}", self.offer.frame_max));
+        }
+        if self.mechanisms != default.mechanisms {
+            let names = self.mechanisms.iter().map(|mechanism| mechanism.name().to_ascii_lowercase());
+            query.extend(names.map(|name| format!("auth_mechanism={name}")));
+        }
+        if query.is_empty() { Ok(()) } else { write!(f, "?{}", query.join("&")) }
+    }
+}
+
+/// Sets what was said, and leaves the default otherwise.
+fn replace<T>(default: &mut T, said: Option<T>) {
+    if let Some(said) = said {
+        *default = said;
+    }
+}
+
 /// Whether the server itself refused the login or the vhost.
 fn is_refusal(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Auth | ErrorKind::Vhost) && error.origin() == Origin::Peer
@@ -372,7 +534,10 @@ impl fmt::Debug for ConnectOptions {
             .field("hosts", &self.hosts())
             .field("connector", &self.connector)
             .field("credentials", &self.credentials)
+            .field("mechanisms", &self.mechanisms)
             .field("vhost", &self.vhost)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("handshake_timeout", &self.handshake_timeout)
             .field("connection_name", &self.connection_name)
             .field("offer", &self.offer)
             .field("limits", &self.limits)

@@ -11,7 +11,7 @@
 //!
 //! No error repeats any of the input, and `Debug` hides user, password and the key file's password.
 
-use std::{fmt, net::Ipv6Addr, path::PathBuf, str::FromStr, time::Duration};
+use std::{fmt, fmt::Write, net::Ipv6Addr, path::PathBuf, str::FromStr, time::Duration};
 
 use crate::mux::sasl::Mechanism;
 
@@ -437,11 +437,49 @@ fn parse_address(address: &str) -> Result<HostPort, UriError> {
 /// Checks what stands between brackets: an IPv6 address, perhaps with a zone (RFC 6874: `fe80::1%25eth0`).
 fn parse_ipv6(literal: &str) -> Result<String, UriError> {
     let decoded = decode("host", literal)?;
-    let (address, zone) = split_optional(&decoded, '%');
-    if address.parse::<Ipv6Addr>().is_err() || zone.is_some_and(str::is_empty) {
-        return Err(UriError::Ipv6);
+    if is_ipv6(&decoded) { Ok(decoded) } else { Err(UriError::Ipv6) }
+}
+
+/// Whether a host is an IPv6 address, perhaps with a zone.
+fn is_ipv6(host: &str) -> bool {
+    let (address, zone) = split_optional(host, '%');
+    address.parse::<Ipv6Addr>().is_ok() && !zone.is_some_and(str::is_empty)
+}
+
+/// Shows a part of a URI, percent-encoded: [`decode`] gives it back.
+pub(crate) struct Encoded<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Encoded<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        encode(f, self.0, "")
     }
-    Ok(decoded)
+}
+
+/// Shows a host as it stands in a URI.
+pub(crate) struct Host<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Host<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !is_ipv6(self.0) {
+            return encode(f, self.0, "");
+        }
+        f.write_char('[')?;
+        encode(f, self.0, ":")?;
+        f.write_char(']')
+    }
+}
+
+/// Percent-encodes all but the unreserved characters of RFC 3986 and some more.
+fn encode(f: &mut fmt::Formatter<'_>, text: &str, more: &str) -> fmt::Result {
+    for byte in text.bytes() {
+        let character = char::from(byte);
+        if character.is_ascii_alphanumeric() || "-._~".contains(character) || more.contains(character) {
+            f.write_char(character)?;
+        } else {
+            write!(f, "%{byte:02X}")?;
+        }
+    }
+    Ok(())
 }
 
 /// Decodes the path, without its leading slash.

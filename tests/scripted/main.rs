@@ -19,6 +19,7 @@ mod heartbeats;
 mod large;
 mod logs;
 mod methods;
+mod options;
 #[path = "../support/peer.rs"]
 mod peer;
 mod publishing;
