@@ -57,11 +57,13 @@ impl<'a> Call<'a> {
 /// Earlier calls on the channel took too long: because there is no link, or because the server does not answer.
 fn no_turn(channel: &ChannelInner, method: MethodId) -> Error {
     let limit = channel.shared().settings.call_limit;
-    if let Phase::Down(why) = &channel.lock().phase {
-        return out_of_time(method, limit, Some(why.clone()));
+    let core = channel.lock();
+    let call = format_args!("{method} on channel {}", core.number);
+    if let Phase::Down(why) = &core.phase {
+        return out_of_time(call, limit, Some(why.clone()));
     }
     let limit = limit.unwrap_or_default().as_secs_f32();
     let text =
-        format!("{method}: not sent, because the server did not answer an earlier call within {limit} s");
+        format!("{call}: not sent, because the server did not answer an earlier call there within {limit} s");
     Error::new(ErrorKind::Timeout, text)
 }

@@ -27,9 +27,9 @@ impl ChannelInner {
             let mut changed = std::pin::pin!(self.changed.notified());
             // listens before it looks, so that no wake is missed
             changed.as_mut().enable();
-            let why = {
+            let (number, why) = {
                 let core = self.lock();
-                match &core.phase {
+                let why = match &core.phase {
                     Phase::Up(plain) if plain.is_open() => {
                         let plain = plain.clone();
                         return Ok(Live { plain, generation: core.generation, epoch: core.epoch });
@@ -38,11 +38,13 @@ impl ChannelInner {
                     Phase::Down(error) => Some(error.clone()),
                     Phase::Ended(error) if is_first => return Err(error.earlier()),
                     Phase::Ended(error) => return Err(error.clone()),
-                }
+                };
+                (core.number, why)
             };
             is_first = false;
             if before(deadline, changed).await.is_none() {
-                return Err(out_of_time(method, self.shared().settings.call_limit, why));
+                let call = format_args!("{method} on channel {number}");
+                return Err(out_of_time(call, self.shared().settings.call_limit, why));
             }
         }
     }

@@ -225,6 +225,7 @@ impl Reopened {
     pub(super) fn release(&mut self, epoch: u64) {
         let mut core = self.channel.lock();
         if matches!(core.phase, Phase::Down(_)) {
+            core.number = self.plain.id();
             core.phase = Phase::Up(self.plain.clone());
             core.epoch = epoch;
             core.since = Instant::now();

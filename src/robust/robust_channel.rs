@@ -49,6 +49,8 @@ pub(super) struct ChannelInner {
 #[derive(Debug)]
 pub(super) struct Core {
     pub phase: Phase<SingleChannel>,
+    /// The number of the plain channel, or of the last one: what the server's log calls it.
+    pub number: u16,
     /// Which plain channel it is: one more with each.
     pub generation: u64,
     /// The link that the plain channel is on.
@@ -128,6 +130,7 @@ impl ChannelInner {
                 unconfirmed.followed();
             }
             let core = Core {
+                number: plain.id(),
                 phase: Phase::Up(plain),
                 generation: 1,
                 epoch,

@@ -162,7 +162,11 @@ impl SingleConsumer {
             End::Cancelled => None,
             End::CancelledByServer => {
                 let tag = PeerText(self.tag().as_bytes());
-                let text = format!("the server cancelled consumer \"{tag}\"; its queue may be gone");
+                let queue = PeerText(self.spec.method.queue.as_bytes());
+                let channel = self.channel().id();
+                let text = format!(
+                    "the server cancelled consumer \"{tag}\" on channel {channel}; its queue \"{queue}\" may be gone"
+                );
                 Some(Error::new(ErrorKind::ConsumerCancelled, text))
             }
             End::Failed(error) if error.kind() == ErrorKind::Closed => None,

@@ -333,11 +333,14 @@ async fn properties_that_cannot_be_read_are_told_once() {
 }
 
 #[tokio::test]
-async fn a_cancelled_consumer_is_named() {
+async fn a_cancelled_consumer_is_named_with_channel_and_queue() {
     let (mut server, _connection, _channel, mut consumer) = with_consumer().await;
     server.send(1, basic::Cancel { consumer_tag: short("c"), no_wait: true }).await;
     let error = within("the end of the stream", consumer.next()).await.unwrap().unwrap_err();
-    assert_eq!(error.to_string(), "the server cancelled consumer \"c\"; its queue may be gone");
+    assert_eq!(
+        error.to_string(),
+        "the server cancelled consumer \"c\" on channel 1; its queue \"q\" may be gone"
+    );
 }
 
 #[tokio::test]
@@ -456,7 +459,7 @@ async fn a_time_out_without_a_connection_blames_the_network_and_says_why_there_i
     let limit = Duration::from_millis(50);
     let (connection, channel) = lost_robust(|options| options, limit).await;
     for (what, error) in [
-        ("queue.declare", channel.declare_queue("q").await.unwrap_err()),
+        ("queue.declare on channel 1", channel.declare_queue("q").await.unwrap_err()),
         ("channel.open", connection.channel().await.unwrap_err()),
     ] {
         assert_eq!((error.kind(), error.origin()), (ErrorKind::Timeout, Origin::Network), "{error}");
@@ -465,6 +468,31 @@ async fn a_time_out_without_a_connection_blames_the_network_and_says_why_there_i
             format!("{what}: not sent, because there was no connection within 0.05 s")
         );
         assert!(error.source().unwrap().to_string().contains("end of file"), "{error:?}");
+        says_nothing_twice(&error);
+    }
+}
+
+#[tokio::test]
+async fn a_time_out_of_a_robust_channel_names_it() {
+    let limit = Duration::from_millis(50);
+    let listener = Listener::bind().await;
+    let options = listener.options().rpc_timeout(limit).robust();
+    let (connection, mut server) = both(options.connect(), async {
+        let mut server = listener.accept().await;
+        server.handshake(TUNE).await;
+        server
+    })
+    .await;
+    let connection = connection.unwrap();
+    let channel = both(connection.channel(), server.open_channel(1)).await.0.unwrap();
+    // the first is not answered, the second waits for it
+    let (first, second) =
+        (channel.declare_queue("q").into_future(), channel.declare_queue("r").into_future());
+    let (first, second) = both(first, second).await;
+    for error in [first.unwrap_err(), second.unwrap_err()] {
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        let text = error.to_string();
+        assert!(text.starts_with("queue.declare on channel 1: "), "{text}");
         says_nothing_twice(&error);
     }
 }
