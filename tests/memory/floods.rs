@@ -64,12 +64,7 @@ fn deliveries_that_nobody_takes_stay_below_the_incoming_limit() {
     alone(async {
         let (mut server, connection) = connected_with(TUNE, |options| options.incoming_limit(MIB)).await;
         let channel = open(&mut server, &connection, 1).await;
-        let queue = channel.queue("q").unwrap();
-        let (consumer, ()) = both(queue.consume().tag("c").no_ack(), async {
-            server.receive::<basic::Consume>(1).await;
-            server.send(1, basic::ConsumeOk { consumer_tag: short("c") }).await;
-        })
-        .await;
+        let consumer = consumer_without_acks(&mut server, &channel, "c").await;
         let bytes = sparse();
         let count = Count::begin();
         flood(&mut server, &bytes, 100 * MIB).await;
@@ -84,13 +79,7 @@ fn deliveries_that_are_kept_do_not_keep_the_read_buffers() {
     alone(async {
         let (mut server, connection) = connected_with(TUNE, |options| options.incoming_limit(MIB)).await;
         let channel = open(&mut server, &connection, 1).await;
-        let queue = channel.queue("q").unwrap();
-        let (consumer, ()) = both(queue.consume().tag("c").no_ack(), async {
-            server.receive::<basic::Consume>(1).await;
-            server.send(1, basic::ConsumeOk { consumer_tag: short("c") }).await;
-        })
-        .await;
-        let mut consumer = consumer.unwrap();
+        let mut consumer = consumer_without_acks(&mut server, &channel, "c").await;
         let mut kept = Vec::with_capacity(KEPT);
         let bytes = sparse();
         let count = Count::begin();

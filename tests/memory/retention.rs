@@ -14,13 +14,7 @@ fn names_that_the_server_made_up_do_not_keep_what_they_were_read_with() {
     alone(async {
         let (mut server, connection) = connected().await;
         let channel = open(&mut server, &connection, 1).await;
-        let queue = channel.queue("q").unwrap();
-        let (busy, ()) = both(queue.consume().tag("busy").no_ack(), async {
-            server.receive::<basic::Consume>(1).await;
-            server.send(1, basic::ConsumeOk { consumer_tag: short("busy") }).await;
-        })
-        .await;
-        let mut busy = busy.unwrap();
+        let mut busy = consumer_without_acks(&mut server, &channel, "busy").await;
         let other = open(&mut server, &connection, 2).await;
         let noise = delivery(1, "busy", 1, &[7; 1000]).repeat(60);
         let mut kept = Vec::new();

@@ -179,14 +179,8 @@ async fn c11_a_delivery_for_an_unknown_consumer_is_given_back() {
 #[tokio::test]
 async fn c11_a_delivery_for_an_unknown_consumer_is_left_alone_where_it_may_need_no_ack() {
     let (mut server, _connection, channel) = with_channel().await;
-    let queue = channel.queue("q").unwrap();
-    let (consumer, ()) = both(queue.consume().tag("c").no_ack(), async {
-        server.receive::<basic::Consume>(1).await;
-        server.send(1, basic::ConsumeOk { consumer_tag: short("c") }).await;
-    })
-    .await;
+    let mut consumer = consumer_without_acks(&mut server, &channel, "c").await;
     server.write(&[delivery(1, "stranger", 1, b"?"), delivery(1, "c", 2, b"mine")].concat()).await;
-    let mut consumer = consumer.unwrap();
     assert_eq!(within("a delivery", consumer.next()).await.unwrap().unwrap().body(), b"mine");
     nothing_else(&mut server, &channel).await;
 }

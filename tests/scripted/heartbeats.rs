@@ -126,13 +126,7 @@ async fn d11_without_heartbeats_none_are_sent_and_none_are_missed() {
 async fn e15_reading_pauses_at_the_limit_while_heartbeats_go_out_and_goes_on() {
     let (mut server, connection) = beating(|options| options.incoming_limit(64 << 10)).await;
     let channel = open(&mut server, &connection, 1).await;
-    let queue = channel.queue("q").unwrap();
-    let (consumer, ()) = both(queue.consume().tag("c").no_ack(), async {
-        server.receive::<basic::Consume>(1).await;
-        server.send(1, basic::ConsumeOk { consumer_tag: short("c") }).await;
-    })
-    .await;
-    let mut consumer = consumer.unwrap();
+    let mut consumer = consumer_without_acks(&mut server, &channel, "c").await;
     // more than the sockets hold between them, so that writing it all needs a reader
     let (count, size) = (600, 100_000);
     let message = vec![7; size];

@@ -427,6 +427,17 @@ pub(crate) async fn consumer(server: &mut Peer, channel: &Channel, tag: &str) ->
     consumer.unwrap()
 }
 
+/// Starts a consumer without acks.
+pub(crate) async fn consumer_without_acks(server: &mut Peer, channel: &Channel, tag: &str) -> Consumer {
+    let queue = channel.queue("q").unwrap();
+    let (consumer, ()) = both(queue.consume().tag(tag).no_ack(), async {
+        server.receive::<basic::Consume>(channel.id()).await;
+        server.send(channel.id(), basic::ConsumeOk { consumer_tag: short(tag) }).await;
+    })
+    .await;
+    consumer.unwrap()
+}
+
 /// A connection with channel 1 open and consumer `c` on it.
 pub(crate) async fn with_consumer() -> (Peer, Connection, Channel, Consumer) {
     let (mut server, connection, channel) = with_channel().await;
