@@ -15,10 +15,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why an operation failed.
 ///
-/// Cheap to clone: everybody who waits on a channel or connection gets the same error when it ends. Calls that come
-/// later get it, too, and their text begins with "closed earlier".
+/// Cheap to clone: when a channel or connection ends, all pending calls on it get the same error. Later calls get it,
+/// too, and their text begins with "closed earlier".
 ///
-/// Never shows a password. What the server sent is shown on one line, and cut after 255 bytes.
+/// Never shows a password. Text from the server is shown on one line and cut after 255 bytes.
 ///
 /// ```
 /// # fn handle(error: lepus::Error) {
@@ -34,40 +34,40 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// ```
 ///
 /// # Printing
-/// [`Display`](std::fmt::Display) says what happened, to what, and mostly what to do, on one line; it does not repeat the
+/// [`Display`](std::fmt::Display) is one line: what happened, to what, and usually what to do. It does not repeat the
 /// text of the [`source`](StdError::source), which may be the [`std::io::Error`] of the operating system. `{:#}` adds
-/// the sources on the same line. [`Debug`](std::fmt::Debug), which a `main` that returns an error prints, has the
-/// text and the sources below it; `{:#?}` has the fields.
+/// the sources on the same line. [`Debug`](std::fmt::Debug), which Rust prints when `main` returns an error, shows the
+/// text with the sources below it; `{:#?}` shows the fields.
 ///
 /// # Kinds
-/// Origin and scope are the usual ones. A few errors know better: [`origin`](Error::origin) and
-/// [`scope`](Error::scope) tell.
+/// The table has the usual origin and scope. They may differ for a particular error: ask [`origin`](Error::origin) and
+/// [`scope`](Error::scope).
 ///
 /// | kind | when it happens | origin | scope | what to do | an example |
 /// |---|---|---|---|---|---|
-/// | [`Config`](ErrorKind::Config) | The URI or an option is not valid. | `User` | `Connection` | Correct it. | `bad AMQP URI: it has no scheme: begin it with amqp://` |
-/// | [`Argument`](ErrorKind::Argument) | An argument breaks a limit of the protocol; nothing was sent. | `User` | `Call` | Correct the argument. | `the routing key has 300 bytes, and AMQP allows at most 255` |
-/// | [`Unsupported`](ErrorKind::Unsupported) | This crate, or this kind of connection, does not do that; nothing was sent. | `User` | `Call` | Use what the text names. | `amqps: this version of lepus has no TLS; use amqp:// and a port without TLS` |
-/// | [`Connect`](ErrorKind::Connect) | The host was not found, or nothing accepts connections there. | `Network` | `Connection` | Check host, port and firewall, and whether the server runs; try again. | `cannot connect to broker:5672: nothing listens there; check the port, and whether the server runs` |
-/// | [`NotAmqp`](ErrorKind::NotAmqp) | What listens there does not speak AMQP 0-9-1: TLS, HTTP, or another version of AMQP. No credentials were sent. | `Peer` | `Connection` | Correct the port, or the URI's scheme. | `broker:15672 is an HTTP server, not an AMQP server: check the port` |
-/// | [`HandshakeTimeout`](ErrorKind::HandshakeTimeout) | The server did not finish the handshake in time, or said nothing at all. | `Peer` | `Connection` | Check that the port is an AMQP port; try again. | `broker:5672 accepted the connection and then said nothing for 10 s` |
-/// | [`Auth`](ErrorKind::Auth) | The server refused the credentials, or offers none of the chosen mechanisms. If it dropped the connection without a word, the origin is `Network`. | `Peer` | `Connection` | Correct user and password. | `cannot log in to broker:5672 as user "app" (vhost "prod"), check user and password: 403 ACCESS_REFUSED` |
+/// | [`Config`](ErrorKind::Config) | The URI or an option is not valid. | `User` | `Connection` | Fix the URI or the option. | `bad AMQP URI: it has no scheme: begin it with amqp://` |
+/// | [`Argument`](ErrorKind::Argument) | An argument exceeds a limit of the protocol; nothing was sent. | `User` | `Call` | Fix the argument. | `the routing key has 300 bytes, and AMQP allows at most 255` |
+/// | [`Unsupported`](ErrorKind::Unsupported) | This crate or this kind of connection does not support the operation; nothing was sent. | `User` | `Call` | Use the alternative in the text. | `amqps: this version of lepus has no TLS; use amqp:// and a port without TLS` |
+/// | [`Connect`](ErrorKind::Connect) | The host was not found, or does not accept connections on the port. | `Network` | `Connection` | Check host, port and firewall, and that the server is running; try again. | `cannot connect to broker:5672: nothing listens there; check the port, and whether the server runs` |
+/// | [`NotAmqp`](ErrorKind::NotAmqp) | The server speaks another protocol: TLS, HTTP, or another version of AMQP. No credentials were sent. | `Peer` | `Connection` | Fix the port or the scheme of the URI. | `broker:15672 is an HTTP server, not an AMQP server: check the port` |
+/// | [`HandshakeTimeout`](ErrorKind::HandshakeTimeout) | The server did not complete the handshake in time, or sent nothing at all. | `Peer` | `Connection` | Check that the port is an AMQP port; try again. | `broker:5672 accepted the connection and then said nothing for 10 s` |
+/// | [`Auth`](ErrorKind::Auth) | The server refused the credentials, or supports none of the chosen mechanisms. The origin is `Network` if it dropped the connection without a close. | `Peer` | `Connection` | Fix user and password. | `cannot log in to broker:5672 as user "app" (vhost "prod"), check user and password: 403 ACCESS_REFUSED` |
 /// | [`Vhost`](ErrorKind::Vhost) | The server refused the virtual host: it does not exist, or the user has no access. | `Peer` | `Connection` | Create the vhost, or give the user permissions on it. | `cannot open vhost "prod" on broker:5672 as user "app", check its name, and the user's permissions on it: 530 NOT_ALLOWED` |
-/// | [`ConnectionClosed`](ErrorKind::ConnectionClosed) | The server closed the connection. | `Peer` | `Connection` | See [`reply_code`](Error::reply_code): 320 is a shutdown, connect again; others are mistakes. | `broker:5672 closed the connection: 320 CONNECTION_FORCED` |
-/// | [`ChannelClosed`](ErrorKind::ChannelClosed) | The server closed the channel. | `Peer` | `Channel` | See [`reply_code`](Error::reply_code) and the text; then open another channel. | `the server closed channel 1: 404 NOT_FOUND - no queue 'jobs' in vhost '/'` |
-/// | [`ConnectionLost`](ErrorKind::ConnectionLost) | The network connection ended without a close. On a robust connection also: there is none at the moment (scope `Call`). | `Network` | `Connection` | Connect again, or use a robust connection. | `the connection to broker:5672 was lost: the other side ended it without a close (end of file)` |
-/// | [`HeartbeatMissed`](ErrorKind::HeartbeatMissed) | Nothing came from the server for twice the heartbeat interval. | `Network` | `Connection` | Connect again; look for a hanging server or a silent firewall. | `nothing came from broker:5672 for 120 s, two heartbeat intervals: the server hangs, or the network is cut` |
-/// | [`Protocol`](ErrorKind::Protocol) | The server broke the protocol. | `Peer` | `Connection` | Report it to whoever makes the server, or a proxy before it. | `broker:5672 broke the protocol: unknown method 10,99 (class, method)` |
+/// | [`ConnectionClosed`](ErrorKind::ConnectionClosed) | The server closed the connection. | `Peer` | `Connection` | Look at [`reply_code`](Error::reply_code): 320 is a shutdown, so connect again; most others are mistakes of the program. | `broker:5672 closed the connection: 320 CONNECTION_FORCED` |
+/// | [`ChannelClosed`](ErrorKind::ChannelClosed) | The server closed the channel. | `Peer` | `Channel` | Look at [`reply_code`](Error::reply_code) and the text, then open another channel. | `the server closed channel 1: 404 NOT_FOUND - no queue 'jobs' in vhost '/'` |
+/// | [`ConnectionLost`](ErrorKind::ConnectionLost) | The network connection broke. On a robust connection also: it is down at the moment (scope `Call`). | `Network` | `Connection` | Connect again, or use a robust connection. | `the connection to broker:5672 was lost: the other side ended it without a close (end of file)` |
+/// | [`HeartbeatMissed`](ErrorKind::HeartbeatMissed) | The server sent nothing for two heartbeat intervals. | `Network` | `Connection` | Connect again; look for a server that hangs or a firewall that drops packets. | `nothing came from broker:5672 for 120 s, two heartbeat intervals: the server hangs, or the network is cut` |
+/// | [`Protocol`](ErrorKind::Protocol) | The server violated the protocol. | `Peer` | `Connection` | Report it to the vendor of the server, or of a proxy in front of it. | `broker:5672 broke the protocol: unknown method 10,99 (class, method)` |
 /// | [`NotSent`](ErrorKind::NotSent) | A publish was not handed over: its deadline has passed, or a robust connection has no link and was told not to wait. The message will never arrive. | `Network` | `Call` | Publish it again later. | `basic.publish to exchange "orders" with routing key "new": not sent within its deadline of 2 s; it is withdrawn and will not arrive` |
 /// | [`Unconfirmed`](ErrorKind::Unconfirmed) | The deadline of a publish has passed after it was handed over. The message may have arrived, or may still arrive; it is not published again. | `Network` | `Call` | Find out whether it arrived, or publish it again where twice does no harm. | `the server did not confirm the message within its deadline of 2 s; it may arrive, and is not published again` |
-/// | [`Timeout`](ErrorKind::Timeout) | A call, a close or a wait took longer than its limit. The origin is whoever was waited for: the server, the network, or `User` where only the caller's own limit ended the wait. | `Peer` | `Call` | Look at the server, or raise the limit that the text names. | `queue.declare on channel 3: the server did not answer within 30 s` |
-/// | [`Closed`](ErrorKind::Closed) | This program closed the channel or connection, by a call or by dropping the last handle. | `User` | `Channel` | Keep it open, or open another. | `this program closed the connection to broker:5672` |
-/// | [`RuntimeEnded`](ErrorKind::RuntimeEnded) | The tokio runtime that drives the connection was shut down while handles were still in use elsewhere. | `User` | `Connection` | Connect on a runtime that lives as long as the handles. | `the tokio runtime that drives the connection to broker:5672 was shut down` |
-/// | [`Nacked`](ErrorKind::Nacked) | The server refused to take responsibility for a published message. | `Peer` | `Call` | Publish it again later; see the queue's length limit. | `the server refused to take the message (basic.nack): its queue may be full` |
-/// | [`Returned`](ErrorKind::Returned) | A mandatory message reached no queue and came back; see [`returned`](Error::returned). | `Peer` | `Call` | Declare and bind a queue for the key. | `no queue took the message, and it came back (exchange "jobs", routing key "a.b"): 312 NO_ROUTE` |
-/// | [`ConsumerCancelled`](ErrorKind::ConsumerCancelled) | The server cancelled the consumer, for example because its queue was deleted. | `Peer` | `Call` | Declare the queue again and consume again. | `the server cancelled consumer "ctag-1" on channel 3; its queue "jobs" may be gone` |
-/// | [`NoFreeChannel`](ErrorKind::NoFreeChannel) | All channel numbers of the connection are in use. | `User` | `Call` | Close channels, or raise `channel_max` on both sides. | `all 2047 channels of the connection are open: close some, or raise channel_max` |
-/// | [`Undecodable`](ErrorKind::Undecodable) | The properties or headers of a received message cannot be read; its body can. | `Peer` | `Call` | Use the body alone, or reject the message. | `the message's properties cannot be read, its body can` |
+/// | [`Timeout`](ErrorKind::Timeout) | An operation exceeded its time limit. The origin tells what it was waiting for: the server, the network, or `User` if the only cause is the caller's own limit. | `Peer` | `Call` | Check the server, or raise the limit in the text. | `queue.declare on channel 3: the server did not answer within 30 s` |
+/// | [`Closed`](ErrorKind::Closed) | This program closed the channel or connection, or dropped its last handle. | `User` | `Channel` | Keep it open, or open another. | `this program closed the connection to broker:5672` |
+/// | [`RuntimeEnded`](ErrorKind::RuntimeEnded) | The tokio runtime of the connection shut down while the program still used the connection. | `User` | `Connection` | Connect on a runtime that outlives the handles. | `the tokio runtime that drives the connection to broker:5672 was shut down` |
+/// | [`Nacked`](ErrorKind::Nacked) | The server did not accept a published message. | `Peer` | `Call` | Publish it again later; check the queue's length limit. | `the server refused to take the message (basic.nack): its queue may be full` |
+/// | [`Returned`](ErrorKind::Returned) | A mandatory message matched no queue, and the server returned it; see [`returned`](Error::returned). | `Peer` | `Call` | Declare a queue and bind it with the routing key. | `no queue took the message, and it came back (exchange "jobs", routing key "a.b"): 312 NO_ROUTE` |
+/// | [`ConsumerCancelled`](ErrorKind::ConsumerCancelled) | The server cancelled the consumer, usually because its queue was deleted. | `Peer` | `Call` | Declare the queue again, and start the consumer again. | `the server cancelled consumer "ctag-1" on channel 3; its queue "jobs" may be gone` |
+/// | [`NoFreeChannel`](ErrorKind::NoFreeChannel) | The connection has no free channel number. | `User` | `Call` | Close channels, or raise `channel_max` on both sides. | `all 2047 channels of the connection are open: close some, or raise channel_max` |
+/// | [`Undecodable`](ErrorKind::Undecodable) | The properties or headers of a received message cannot be decoded. Its body is intact. | `Peer` | `Call` | Use the body alone, or reject the message. | `the message's properties cannot be read, its body can` |
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -100,17 +100,17 @@ struct Reply {
 pub enum ErrorKind {
     /// The URI or an option is not valid.
     Config,
-    /// An argument breaks a limit of the protocol; nothing was sent.
+    /// An argument exceeds a limit of the protocol; nothing was sent.
     Argument,
-    /// This crate, or what it was built with, does not do that; nothing was sent.
+    /// This crate or this kind of connection does not support the operation; nothing was sent.
     Unsupported,
-    /// The host was not found, or nothing accepts connections there.
+    /// The host was not found, or does not accept connections on the port.
     Connect,
-    /// What listens there does not speak AMQP 0-9-1: TLS, HTTP, or another version of AMQP.
+    /// The server speaks another protocol: TLS, HTTP, or another version of AMQP.
     NotAmqp,
-    /// The server did not finish the handshake in time, or said nothing at all.
+    /// The server did not complete the handshake in time, or sent nothing at all.
     HandshakeTimeout,
-    /// The server refused the credentials, or offers none of the chosen mechanisms.
+    /// The server refused the credentials, or supports none of the chosen mechanisms.
     Auth,
     /// The server refused the virtual host: it does not exist, or the user has no access.
     Vhost,
@@ -118,31 +118,31 @@ pub enum ErrorKind {
     ConnectionClosed,
     /// The server closed the channel; see [`reply_code`](Error::reply_code).
     ChannelClosed,
-    /// The network connection ended without a close.
+    /// The network connection broke.
     ConnectionLost,
-    /// Nothing came from the server for twice the heartbeat interval.
+    /// The server sent nothing for two heartbeat intervals.
     HeartbeatMissed,
-    /// The server broke the protocol.
+    /// The server violated the protocol.
     Protocol,
     /// A publish was not handed over in time, and will never arrive.
     NotSent,
     /// A publish was handed over and not confirmed in time: it may have arrived.
     Unconfirmed,
-    /// A call, a close or a wait took longer than its limit.
+    /// An operation exceeded its time limit.
     Timeout,
-    /// This program closed the channel or connection.
+    /// This program closed the channel or connection, or dropped its last handle.
     Closed,
-    /// The tokio runtime that drives the connection was shut down.
+    /// The tokio runtime of the connection shut down.
     RuntimeEnded,
-    /// The server refused to take responsibility for a published message.
+    /// The server did not accept a published message.
     Nacked,
-    /// A mandatory message reached no queue and came back; see [`returned`](Error::returned).
+    /// A mandatory message matched no queue, and the server returned it; see [`returned`](Error::returned).
     Returned,
-    /// The server cancelled the consumer, for example because its queue was deleted.
+    /// The server cancelled the consumer, usually because its queue was deleted.
     ConsumerCancelled,
-    /// All channel numbers of the connection are in use.
+    /// The connection has no free channel number.
     NoFreeChannel,
-    /// The properties or headers of a received message cannot be read; its body can.
+    /// The properties or headers of a received message cannot be decoded. Its body is intact.
     Undecodable,
 }
 

@@ -16,8 +16,8 @@ use crate::mux::testing::Client;
 use crate::mux::tune::Agreed;
 use crate::protocol::{ContentHeader, Frame, FrameCutter, Payload};
 
-/// A method with any arguments is read back the same, from [`Frame`]. A message is refused because it does not fit, and
-/// then nothing is written; or it is written in frames of at most `frame_max` bytes, from which the same message is read.
+/// A method survives a round trip through [`Frame`], whatever its arguments. So does a message, in frames of at most
+/// `frame_max` bytes. One that does not fit is refused, and nothing is written.
 pub fn encode(data: &[u8]) {
     let mut choices = Choices(data);
     let frame_max = [4096, 8192, 131_072].get(usize::from(choices.octet()) % 3).copied().unwrap_or(4096);

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::round_trip::encoded;
 use crate::codec::Method;
 
-/// What is read is read the same again once written.
+/// Decoded methods survive a round trip.
 pub fn method(data: &[u8]) {
     let source = Bytes::copy_from_slice(data);
     let Ok(method) = Method::from_payload(&source, &source) else { return };

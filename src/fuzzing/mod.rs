@@ -5,10 +5,10 @@
 //! | target | input | checks |
 //! |---|---|---|
 //! | [`frame`](fn@frame), [`frame_splits`] | octets of a connection | frames do not depend on how the input is split |
-//! | [`table`](fn@table), [`method`](fn@method), [`properties`](fn@properties) | one payload | what is read is written the same again |
+//! | [`table`](fn@table), [`method`](fn@method), [`properties`](fn@properties) | one payload | decoded input encodes to the same bytes |
 //! | [`content`](fn@content), [`content_splits`] | a server's frames | the multiplexer's invariants |
-//! | [`encode`] | choices that make messages and methods | what is written fits into `frame_max` and is read the same |
-//! | [`client`] | a user's operations, and a server's frames | every future ends, and nothing stays |
+//! | [`encode`] | choices that make messages and methods | every message and method survives a round trip, and no frame exceeds `frame_max` |
+//! | [`client`] | a user's operations, and a server's frames | every future completes, and no task is left over |
 //! | [`broker`], [`broker_steps`] | what clients send | the embedded broker's invariants |
 
 mod client;

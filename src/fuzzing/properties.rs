@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::round_trip::{encoded, values};
 use crate::codec::content::decode_properties;
 
-/// What is read is read the same again once written, and is no larger than its octets allow.
+/// Decoded properties survive a round trip, and are no larger than their octets allow.
 pub fn properties(data: &[u8]) {
     let Ok(properties) = decode_properties(&Bytes::copy_from_slice(data)) else { return };
     assert!(properties.headers.as_ref().map_or(0, values) <= data.len(), "more values than octets");

@@ -6,7 +6,7 @@ use super::round_trip::{encoded, values};
 use crate::codec::Decoder;
 use crate::codec::encode::put_table;
 
-/// What is read is read the same again once written, and is no larger than its octets allow.
+/// Decoded tables survive a round trip, and are no larger than their octets allow.
 pub fn table(data: &[u8]) {
     let source = Bytes::copy_from_slice(data);
     let mut input = Decoder::new(&source, &source);

@@ -1,4 +1,4 @@
-//! Waiting for the confirms of a channel.
+//! Publisher confirms of a channel: asking for one, and waiting for all.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -13,20 +13,20 @@ use crate::error::Error;
 use crate::mux::confirms::{Confirms, Outcome};
 use crate::mux::returns::Returned;
 
-/// What the confirms say.
+/// The answer to a question about a confirm.
 #[derive(Debug)]
 pub(crate) enum Asked {
     Told(Outcome),
-    /// Whoever asked will be woken.
+    /// Not settled yet. The waker is registered.
     Waits,
-    /// The channel is ending; what was settled before is about to be known.
+    /// The channel is ending. Another thread is about to store the final outcomes.
     Ending,
-    /// The channel has ended before it was settled.
+    /// The channel ended before the publish was settled.
     Ended,
 }
 
 impl ChannelLink {
-    /// Asks what became of a publish.
+    /// Polls the outcome of a publish.
     pub(crate) fn poll_confirm(
         &self,
         number: u64,
@@ -38,7 +38,7 @@ impl ChannelLink {
         self.polled(self.ask_confirm(number, context.waker()), context.waker())
     }
 
-    /// Like [`poll_confirm`](Self::poll_confirm), but wakes nobody.
+    /// Like [`poll_confirm`](Self::poll_confirm), but leaves [`Asked::Ending`] to the caller instead of waking the task.
     pub(crate) fn ask_confirm(&self, number: u64, waker: &Waker) -> Asked {
         self.ask(|confirms, ended| match confirms.outcome(number) {
             Some(outcome) => Some(outcome),
@@ -50,12 +50,12 @@ impl ChannelLink {
         })
     }
 
-    /// Whether a publish is known to be acked, without the lock.
+    /// Whether a publish is known to be acked. Takes no lock.
     fn is_acked(&self, number: u64) -> bool {
         number < self.acked_below()
     }
 
-    /// All publishes with a lower number were acked, or their failure was told. Costs no lock.
+    /// All publishes with a lower number were acked, or their failure was reported. Takes no lock.
     pub(crate) fn acked_below(&self) -> u64 {
         self.state.acked_below.load(Ordering::Relaxed)
     }
@@ -65,8 +65,8 @@ impl ChannelLink {
         self.with(|session, key| Ok(session.confirms(key)?.map_or(0, |confirms| confirms.next() - 1)))
     }
 
-    /// Waits until everything up to `number` is settled, and tells the first failure that no `Confirm` told, and how many
-    /// there were by now. The caller has `heard` of so many before.
+    /// Waits until everything up to `number` is settled. Returns the first failure that no `Confirm` has reported, and the
+    /// count of such failures so far. `heard` is the count that the caller already knows.
     pub(crate) async fn drained(&self, number: u64, heard: u64) -> Result<(Outcome, u64), Error> {
         let mut count = heard;
         let outcome = self.wait_drained(number, |confirms| {
@@ -78,7 +78,7 @@ impl ChannelLink {
         Ok((outcome, count))
     }
 
-    /// Waits until `done` tells something of the confirms, which it does when everything up to `number` is settled.
+    /// Waits until `done` returns an outcome, which it does once everything up to `number` is settled.
     async fn wait_drained(
         &self,
         number: u64,
@@ -113,22 +113,22 @@ impl ChannelLink {
         self.look(|confirms| confirms.is_settled(number)).unwrap_or(false)
     }
 
-    /// The first failure of a publish whose confirm was dropped; it is told once.
+    /// The first failure of a publish whose `Confirm` was dropped. Each failure is returned once.
     pub(crate) fn take_failure(&self) -> Option<Outcome> {
         self.look(Confirms::take_abandoned).flatten()
     }
 
-    /// Whether a publish is not settled whose confirm was dropped.
+    /// Whether a publish whose `Confirm` was dropped is still unsettled.
     pub(crate) fn has_abandoned(&self) -> bool {
         self.look(|confirms| confirms.has_abandoned()).unwrap_or(false)
     }
 
-    /// What was nacked or returned, and not told yet: from now on nobody else tells it.
+    /// Takes all nacks and returns that were not reported yet; nobody else reports them afterwards.
     pub(crate) fn take_failures(&self) -> BTreeMap<u64, Outcome> {
         self.look(Confirms::take_failures).unwrap_or_default()
     }
 
-    /// Waits until everything up to `number` is settled; tells no failures.
+    /// Waits until everything up to `number` is settled, and ignores failures.
     pub(crate) async fn settled(&self, number: u64) -> Result<(), Error> {
         let settled = |confirms: &mut Confirms<Waker>| (number < confirms.base()).then_some(Outcome::Acked);
         self.wait_drained(number, settled).await.map(drop)
@@ -142,19 +142,19 @@ impl ChannelLink {
         AnySettled { shared, state, ticket, woken }
     }
 
-    /// Looks at the confirms, if there are any, wherever they are.
+    /// Runs `look` on the confirms, if the channel has any. They are in the session, or in the channel's state after its end.
     pub(super) fn look<T>(&self, look: impl FnOnce(&mut Confirms<Waker>) -> T) -> Option<T> {
         look_at(self.shared(), &self.state, look)
     }
 
-    /// Waits until a publish that had to wait may succeed. Listens from the call on, not from the first poll.
+    /// Waits until a blocked publish may succeed. Registers when it is called, not when it is first polled.
     pub(crate) fn credit(&self) -> impl Future<Output = ()> + Send + '_ {
         let mut credit = Box::pin(self.shared().credit.notified());
         credit.as_mut().enable();
         credit
     }
 
-    /// As [`ask`](Self::ask), for whoever polls.
+    /// Like [`ask`](Self::ask), as a poll.
     fn poll_confirms(
         &self,
         waker: &Waker,
@@ -167,7 +167,7 @@ impl ChannelLink {
         match asked {
             Asked::Told(outcome) => Poll::Ready(Ok(outcome)),
             Asked::Waits => Poll::Pending,
-            // another thread is about to tell: it has ended the session, and not yet this channel
+            // another thread has ended the session and is about to end this channel
             Asked::Ending => {
                 waker.wake_by_ref();
                 Poll::Pending
@@ -176,7 +176,8 @@ impl ChannelLink {
         }
     }
 
-    /// Asks the confirms, wherever they are: in the session, or behind it after the channel's end.
+    /// Runs `ask` on the confirms: those in the session or, with `true`, those in the channel's state after its end. If the
+    /// caller has to wait, what is gathering in the outgoing buffer is written now.
     fn ask(&self, ask: impl FnOnce(&mut Confirms<Waker>, bool) -> Option<Outcome>) -> Asked {
         let mut core = self.shared().lock();
         match core.confirms(self.state.key) {
@@ -187,7 +188,7 @@ impl ChannelLink {
                 self.shared().push(core);
                 return Asked::Waits;
             }
-            // numbers are given out only where confirms are on
+            // only a channel with confirms numbers its publishes
             Ok(None) => return Asked::Told(Outcome::Acked),
             Err(_) => drop(core),
         }
@@ -197,14 +198,14 @@ impl ChannelLink {
         outcome.map_or(Asked::Ended, Asked::Told)
     }
 
-    /// Nobody waits for this publish any more.
+    /// The `Confirm` of this publish was dropped. A message that the server returned goes to the channel's returns.
     pub(crate) fn abandon_confirm(&self, number: u64) {
         if let Some(returned) = self.abandon(number) {
             self.state.returns.push(*returned);
         }
     }
 
-    /// Nobody waits for this publish any more. Gives the message back if it has come back before.
+    /// The `Confirm` of this publish was dropped. Returns the message if the server has already returned it.
     pub(crate) fn abandon(&self, number: u64) -> Option<Box<Returned>> {
         if self.is_acked(number) {
             return None;
@@ -296,7 +297,7 @@ impl Wake for Woken {
     }
 }
 
-/// A task that waits until everything up to a number is settled. Dropped, it takes its waker back.
+/// Removes the waker of a task that stops waiting until everything up to a number is settled.
 struct Waiting<'a> {
     channel: &'a ChannelLink,
     number: u64,
