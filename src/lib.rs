@@ -56,6 +56,15 @@
 //! What happens in the background needs the runtime: an ack is handed over for writing, and written soon.
 //! A program that ends right after it ends with [`Connection::close`], or [`Worker::drain`], which wait.
 //!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! - `test-broker`: `lepus::broker`, an AMQP broker in memory for tests.
+//! - `serde`: [`ConnectOptions`] and [`robust::Options`] deserialize from a URI. They do not serialize: the password would be lost,
+//!   or written down. [`ExchangeKind`], [`QueueType`], [`Overflow`], [`DeadLetterStrategy`], [`ShortStr`], [`Timestamp`],
+//!   [`FieldValue`] and [`FieldTable`] do both. Field values need a self-describing format such as JSON, TOML or YAML.
+//!
 //! # Runtime
 //!
 //! Needs a tokio runtime with I/O and time enabled, of either flavour. Each connection has two tasks, a

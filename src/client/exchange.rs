@@ -54,6 +54,24 @@ impl From<ShortStr> for ExchangeKind {
     }
 }
 
+#[cfg(feature = "serde")]
+impl serde::Serialize for ExchangeKind {
+    /// The word that the server knows it by.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        self.clone().name().serialize(serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for ExchangeKind {
+    /// From the word that the server knows it by; an unknown one is [`Other`](Self::Other).
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let name = ShortStr::deserialize(deserializer)?;
+        let known = [Self::Direct, Self::Fanout, Self::Topic, Self::Headers];
+        Ok(known.into_iter().find(|kind| kind.clone().name() == name).unwrap_or(Self::Other(name)))
+    }
+}
+
 impl Exchange {
     pub(crate) fn new(channel: Channel, name: ShortStr) -> Self {
         Self { channel, name }

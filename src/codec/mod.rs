@@ -12,6 +12,8 @@ pub(crate) mod generated;
 pub(crate) mod method;
 pub(crate) mod peer_text;
 pub(crate) mod primitive;
+#[cfg(feature = "serde")]
+pub(crate) mod serde_impls;
 pub(crate) mod table;
 #[cfg(test)]
 mod tests;

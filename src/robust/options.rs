@@ -235,3 +235,11 @@ impl FromStr for Options {
         ConnectOptions::new(uri).map(Self::from)
     }
 }
+
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for Options {
+    /// From a URI, as [`ConnectOptions`].
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        ConnectOptions::deserialize(deserializer).map(Self::from)
+    }
+}

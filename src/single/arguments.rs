@@ -98,6 +98,25 @@ macro_rules! words {
                 word.as_str().into()
             }
         }
+
+        #[cfg(feature = "serde")]
+        impl serde::Serialize for $name {
+            /// The word that the server knows it by.
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+
+        #[cfg(feature = "serde")]
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+                const EXPECTED: &str = concat!("one of:" $(, " ", $word)*);
+                crate::codec::serde_impls::parse_text(deserializer, EXPECTED, |word| match word {
+                    $($word => Ok(Self::$variant),)*
+                    _ => Err(concat!("unknown word, expected ", "one of:" $(, " ", $word)*)),
+                })
+            }
+        }
     };
 }
 

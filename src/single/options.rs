@@ -474,6 +474,14 @@ impl FromStr for ConnectOptions {
     }
 }
 
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for ConnectOptions {
+    /// From a URI, as [`new`](Self::new). The error does not repeat the URI, but some formats quote the line that it is in.
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        crate::codec::serde_impls::parse_text(deserializer, "an AMQP URI", Self::new)
+    }
+}
+
 impl TryFrom<&str> for ConnectOptions {
     type Error = Error;
 

@@ -8,6 +8,7 @@
 )]
 
 mod closing;
+mod configuration;
 mod connector;
 mod consuming;
 mod content;
