@@ -14,6 +14,7 @@
 use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -197,7 +198,9 @@ pub(crate) struct Shared {
     /// What was not confirmed when the user closed the connection, or a channel in vain, for each channel.
     unconfirmed: Mutex<Vec<String>>,
     /// Whether it has ended: set after `failure`.
-    ended: watch::Sender<bool>,
+    has_ended: AtomicBool,
+    /// Wakes whoever waits for the end.
+    ended: Notify,
     /// Why the server takes no publishes, while it does not.
     pub blocked: watch::Sender<Option<ShortStr>>,
     pub budget: Arc<Budget>,
@@ -228,7 +231,8 @@ impl Shared {
             failure: OnceLock::new(),
             write_error: OnceLock::new(),
             unconfirmed: Mutex::default(),
-            ended: watch::Sender::new(false),
+            has_ended: AtomicBool::new(false),
+            ended: Notify::new(),
             blocked: watch::Sender::new(None),
             budget: Arc::new(Budget::new(limits.incoming)),
             heartbeat,
@@ -471,7 +475,8 @@ impl Shared {
         for waiter in waiters {
             waiter.complete(Err(error.clone()));
         }
-        self.ended.send_replace(true);
+        self.has_ended.store(true, Ordering::Release);
+        self.ended.notify_waiters();
         self.blocked.send_replace(None);
         self.credit.notify_waiters();
         self.written.notify_waiters();
@@ -514,8 +519,11 @@ impl Shared {
 
     /// Waits until the connection has ended. Cancel safe.
     pub(crate) async fn ended(&self) {
-        // the sender lives as long as `self`, so this cannot fail
-        drop(self.ended.subscribe().wait_for(|ended| *ended).await);
+        let ended = self.ended.notified();
+        // looked at after that began to listen, so that the end is not missed
+        if !self.has_ended.load(Ordering::Acquire) {
+            ended.await;
+        }
     }
 
     /// The error for a refused command of a channel or the connection.

@@ -62,6 +62,12 @@ impl Backoff {
         self.most
     }
 
+    /// The same with the seed of another one.
+    pub(super) fn seeded_like(mut self, other: Self) -> Self {
+        self.seed = other.seed;
+        self
+    }
+
     /// The pauses of one outage.
     pub(super) fn pauses(self) -> Pauses {
         Pauses { bound: self.first.min(self.most), most: self.most, seed: self.seed }
@@ -95,7 +101,9 @@ impl Pauses {
                 BuildHasherDefault::<DefaultHasher>::default().hash_one(*seed)
             }
         };
-        bound.mul_f64(share(random))
+        // whole milliseconds, as timers have them: on a paused clock a part of one would make runs differ
+        let share = bound.as_millis() * u128::from(random >> 32) / u128::from(u32::MAX);
+        Duration::from_millis(u64::try_from(share).unwrap_or(u64::MAX))
     }
 }
 
@@ -129,11 +137,6 @@ impl Pace {
         self.short += 1;
         if self.short > FREE { self.pauses.next() } else { Duration::ZERO }
     }
-}
-
-/// A random number as a share from 0 to 1.
-fn share(random: u64) -> f64 {
-    f64::from(u32::try_from(random >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX)
 }
 
 /// Brings a list into a random order.

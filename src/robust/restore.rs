@@ -145,7 +145,7 @@ impl<'a> Restore<'a> {
     /// While the broker still clears away what the lost connection leaves, it may remove what was declared a moment ago,
     /// such as an auto-delete exchange with the last binding of an old queue. Then all is declared once more.
     pub(super) async fn topology(&mut self) -> Result<()> {
-        let mut pauses = LOCKED.pauses();
+        let mut pauses = self.shared.pauses(LOCKED);
         loop {
             self.vanished = false;
             self.pass().await?;
@@ -248,7 +248,7 @@ impl<'a> Restore<'a> {
                 (Entity::Queue { name }, queue::Delete { queue, ..Default::default() })
             })
             .collect();
-        let (until, mut pauses) = (Instant::now() + CLEARED, CLEARING.pauses());
+        let (until, mut pauses) = (Instant::now() + CLEARED, self.shared.pauses(CLEARING));
         for batch in deletes.chunks(BATCH) {
             // one that is gone is deleted without an error; one that is not is locked
             while !self.together(batch, |delete| queue::Delete { no_wait: true, ..delete }).await? {
@@ -331,7 +331,7 @@ impl<'a> Restore<'a> {
 
     /// Sends one request. `None`: the server has refused it, and that was noted.
     async fn one<M: Request>(&mut self, entity: Entity, request: M) -> Result<Option<M::Reply>> {
-        let mut pauses = LOCKED.pauses();
+        let mut pauses = self.shared.pauses(LOCKED);
         loop {
             if let Some(error) = self.lessons.against(&entity) {
                 self.unrestored.push(Unrestored { entity, error });

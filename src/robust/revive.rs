@@ -19,8 +19,8 @@ const PACE: Backoff = Backoff::bounded(Duration::from_millis(100), Duration::fro
 /// nobody else watches. Ends when the consumer is not wanted any more, runs elsewhere, or its channel was
 /// lost: then the restore does it.
 pub(super) async fn revive(channel: Weak<ChannelInner>, consumer: Weak<ConsumerInner>, declare: bool) {
-    let Some(generation) = channel.upgrade().map(|channel| channel.lock().generation) else { return };
-    let mut pauses = PACE.pauses();
+    let begun = channel.upgrade().map(|channel| (channel.lock().generation, channel.shared().pauses(PACE)));
+    let Some((generation, mut pauses)) = begun else { return };
     loop {
         // holds nothing while it waits, so that dropped handles close
         tokio::time::sleep(pauses.next()).await;

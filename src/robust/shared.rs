@@ -14,9 +14,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::time::Instant;
 
+use super::backoff::{Backoff, Pauses};
 use super::event::{Counters, Event, Events, KEPT};
 use super::ledger::topology::Topology;
 use super::options::Options;
@@ -76,7 +77,7 @@ pub(super) struct Shared {
     pub runtime: tokio::runtime::Handle,
     state: Mutex<State>,
     /// Wakes whoever waits for another phase of the connection.
-    pub changed: watch::Sender<()>,
+    pub changed: Notify,
     audience: Mutex<Audience>,
     pub commands: mpsc::UnboundedSender<Command>,
     /// Why the server takes no publishes.
@@ -106,6 +107,8 @@ pub(super) struct Settings {
     pub revive: bool,
     pub call_limit: Option<Duration>,
     pub locked_limit: Duration,
+    /// Lends its seed to all that is random.
+    backoff: Backoff,
 }
 
 impl Settings {
@@ -117,6 +120,7 @@ impl Settings {
             revive: options.revive,
             call_limit: options.connect.call_limit(),
             locked_limit: options.locked_limit,
+            backoff: options.backoff,
         }
     }
 }
@@ -143,7 +147,7 @@ impl Shared {
                 topology: Topology::default(),
                 agreement: Default::default(),
             }),
-            changed: watch::Sender::new(()),
+            changed: Notify::new(),
             audience: Mutex::new(Audience::Nobody),
             commands,
             blocked: watch::Sender::new(None),
@@ -165,6 +169,11 @@ impl Shared {
 
     pub(super) fn options(&self) -> MutexGuard<'_, Options> {
         self.options.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pauses at a pace, from the user's seed if there is one.
+    pub(super) fn pauses(&self, pace: Backoff) -> Pauses {
+        pace.seeded_like(self.settings.backoff).pauses()
     }
 
     // Events.
@@ -213,9 +222,11 @@ impl Shared {
 
     /// Waits for the link. An error: there will be none, or not in time.
     pub(super) async fn up(&self, deadline: Option<Instant>) -> Result<(SingleConnection, u64)> {
-        let mut changed = self.changed.subscribe();
         let mut is_first = true;
         loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            // before the look, so that no change is missed
+            changed.as_mut().enable();
             let why = {
                 let state = self.lock();
                 match &state.phase {
@@ -228,8 +239,7 @@ impl Shared {
                 }
             };
             is_first = false;
-            // an error is impossible: the sender is here
-            if before(deadline, changed.changed()).await.is_none() {
+            if before(deadline, changed).await.is_none() {
                 return Err(out_of_time(channel::Open::ID, self.settings.call_limit, why));
             }
         }
@@ -237,14 +247,13 @@ impl Shared {
 
     /// Waits until the connection has ended for good.
     pub(super) async fn ended(&self) -> Error {
-        let mut changed = self.changed.subscribe();
         loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
             if let Phase::Ended(error) = &self.lock().phase {
                 return error.clone();
             }
-            if changed.changed().await.is_err() {
-                return closed();
-            }
+            changed.await;
         }
     }
 
@@ -272,7 +281,7 @@ impl Shared {
             channel.end(error);
         }
         self.stop.send_replace(true);
-        self.changed.send_replace(());
+        self.changed.notify_waiters();
         self.blocked.send_replace(None);
         *self.audience() = Audience::Ended;
         link

@@ -212,7 +212,7 @@ fn lost(shared: &Shared, error: &Error) {
     for channel in shared.channels() {
         channel.lost(error, None);
     }
-    shared.changed.send_replace(());
+    shared.changed.notify_waiters();
     tell_blocked(shared, None);
     shared.tell(Event::Lost { error: error.clone() });
 }
@@ -368,7 +368,7 @@ impl Outage {
         for (channel, _) in later {
             retry_later(&channel, REOPEN);
         }
-        shared.changed.send_replace(());
+        shared.changed.notify_waiters();
         Ok(unrestored)
     }
 }
