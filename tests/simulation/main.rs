@@ -1,0 +1,48 @@
+//! A whole system in one thread, on a paused clock, from one seed: clients, the network, and the embedded broker.
+//!
+//! Users publish, consume and declare through robust connections. Meanwhile the network delays, loses and cuts, and the broker
+//! restarts, blocks, refuses and forgets, all at times and in ways that the seed decides. Then everything heals, and a model
+//! says what must hold:
+//!
+//! - Nothing that was confirmed is lost: the consumer gets it.
+//! - A publisher's messages first arrive in their order, but for those that are marked as redelivered or republished.
+//! - No message arrives twice without such a mark.
+//! - What a user declared and bound is at the broker, and what he deleted and unbound is not, after a last loss.
+//! - A server-named queue and a consumer that the server has cancelled work after the last loss.
+//! - Messages that are not confirmed take no more memory than their limit.
+//! - Nobody waits for ever: all that is under way ends soon after everything has healed, in virtual time, and after the close
+//!   neither a connection nor a task is left.
+//! - Nobody sees an error that the faults do not explain, and nothing panics.
+//!
+//! The same seed gives the same trace: all that users see and do, all faults, and every chunk of bytes in the network, each
+//! with its time. Where two events of one instant have no order of their own, tokio's scheduler decides, which a paused clock
+//! and a single thread make repeatable.
+//!
+//! ```text
+//! cargo test --test simulation                                # 200 seeds
+//! LEPUS_SIMULATION_SECONDS=60 cargo test --test simulation    # as many as fit into a minute
+//! LEPUS_SIMULATION_SEED=123 cargo test --test simulation -- --nocapture   # one, with its trace
+//! ```
+
+#[cfg(test)]
+mod consumers;
+#[cfg(test)]
+mod dice;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod network;
+#[cfg(test)]
+mod patience;
+#[cfg(test)]
+mod publishers;
+#[cfg(test)]
+mod runs;
+#[cfg(test)]
+mod topology;
+#[cfg(test)]
+mod trace;
+#[cfg(test)]
+mod world;

@@ -1,0 +1,118 @@
+//! What must hold, whatever happens.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lepus::Delivery;
+
+/// A message: its publisher, and its number there.
+pub(crate) type Id = (u64, u64);
+
+/// What its publisher knows of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It may arrive, or not: nobody waited for the answer, or there is none yet.
+    Unknown,
+    Confirmed,
+    /// The broker refused it.
+    Nacked,
+}
+
+/// What is known of all messages, and what was wrong.
+#[derive(Debug, Default)]
+pub(crate) struct Model {
+    sent: BTreeMap<Id, (usize, Fate)>,
+    /// How often each has arrived.
+    got: BTreeMap<Id, u32>,
+    /// Arrived without a mark.
+    originals: BTreeSet<Id>,
+    highest: BTreeMap<u64, u64>,
+    /// Handed over, kept to be published again, and not known to be settled.
+    kept: BTreeMap<Id, usize>,
+    /// What the faults may explain.
+    pub(crate) nacks: bool,
+    pub(crate) faults: Vec<String>,
+}
+
+impl Model {
+    /// Something is wrong.
+    pub(crate) fn wrong(&mut self, what: impl Into<String>) {
+        self.faults.push(what.into());
+    }
+
+    /// A publisher begins to send a message.
+    pub(crate) fn send(&mut self, id: Id, size: usize) {
+        self.sent.insert(id, (size, Fate::Unknown));
+    }
+
+    /// It was handed over, and its publisher waits for the confirm.
+    pub(crate) fn handed_over(&mut self, id: Id) {
+        let size = self.sent[&id].0;
+        self.kept.insert(id, size);
+    }
+
+    /// Nobody waits for the confirm any more.
+    pub(crate) fn abandon(&mut self, id: Id) {
+        self.kept.remove(&id);
+    }
+
+    pub(crate) fn settle(&mut self, id: Id, confirmed: bool) {
+        self.kept.remove(&id);
+        let fate = if confirmed { Fate::Confirmed } else { Fate::Nacked };
+        self.sent.get_mut(&id).unwrap().1 = fate;
+        if !confirmed && !self.nacks {
+            self.wrong(format!("{id:?} was nacked, and no fault says so"));
+        }
+    }
+
+    /// Messages that are kept have a bound, beyond which each channel may have one.
+    pub(crate) fn check_memory(&mut self, publishers: &[u64], limit: usize) {
+        let kept = || self.kept.iter().filter(|((publisher, _), _)| publishers.contains(publisher));
+        let total: usize = kept().map(|(_, size)| size).sum();
+        let beyond = kept().map(|(_, size)| *size).max().unwrap_or_default() * publishers.len();
+        if total > limit + beyond {
+            self.wrong(format!("{total} bytes are kept, of {limit} and {beyond}"));
+        }
+    }
+
+    pub(crate) fn receive(&mut self, delivery: &Delivery) -> Id {
+        let text = delivery.body_str().unwrap();
+        let mut parts = text.splitn(3, ':');
+        let mut number = || parts.next().unwrap().parse().unwrap();
+        let id = (number(), number());
+        match self.sent.get(&id) {
+            None => self.wrong(format!("{id:?} arrived, and was never sent")),
+            Some((size, _)) if *size != text.len() => {
+                self.wrong(format!("{id:?} has {} bytes, not {size}", text.len()));
+            }
+            Some(_) => {}
+        }
+        let times = self.got.entry(id).or_default();
+        *times += 1;
+        let first = *times == 1;
+        let highest = self.highest.entry(id.0).or_default();
+        let late = first && *highest > id.1;
+        *highest = id.1.max(*highest);
+        let latest = *highest;
+        if !delivery.redelivered() && !delivery.is_republished() {
+            if !self.originals.insert(id) {
+                self.wrong(format!("{id:?} arrived twice, without a mark"));
+            } else if late {
+                self.wrong(format!("{id:?} arrived for the first time after {latest}, without a mark"));
+            }
+        }
+        id
+    }
+
+    /// Confirmed messages that have not arrived.
+    pub(crate) fn missing(&self) -> Vec<Id> {
+        let confirmed = self.sent.iter().filter(|(_, (_, fate))| *fate == Fate::Confirmed);
+        confirmed.map(|(id, _)| *id).filter(|id| !self.got.contains_key(id)).collect()
+    }
+
+    /// How many messages were sent, confirmed, and received, and how many came more than once.
+    pub(crate) fn counts(&self) -> [usize; 4] {
+        let confirmed = self.sent.values().filter(|(_, fate)| *fate == Fate::Confirmed).count();
+        let twice = self.got.values().filter(|times| **times > 1).count();
+        [self.sent.len(), confirmed, self.got.len(), twice]
+    }
+}
