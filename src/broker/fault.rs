@@ -278,6 +278,22 @@ impl Broker {
         });
     }
 
+    /// Ends all faults: those that wait for their moment, those that hold until they are called off, and the block of
+    /// publishers. Replies that are delayed still come in their time, and exclusive queues that linger still go in theirs.
+    pub fn heal(&self) {
+        self.reverse_confirms(0);
+        self.with_state(|state| {
+            let Faults { delayed, lingering, .. } = std::mem::take(&mut state.faults);
+            state.faults = Faults { delayed, lingering, ..Faults::default() };
+            state.alarm = None;
+            for connection in state.connections.values_mut() {
+                (connection.cut_after, connection.cut_after_reading) = (None, None);
+                connection.deaf = false;
+                connection.wake.notify_one();
+            }
+        });
+    }
+
     fn with_connections(&self, mut change: impl FnMut(&mut Connection)) {
         self.with_state(|state| state.connections.values_mut().for_each(&mut change));
     }

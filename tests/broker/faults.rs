@@ -397,3 +397,26 @@ fn confirms_that_are_held_back_can_be_released() {
         publish.await.unwrap();
     });
 }
+
+#[test]
+fn healed_nothing_goes_wrong_any_more() {
+    test(async |broker| {
+        let (_connection, channel) = open(&broker).await;
+        broker.fault_reply::<queue::DeclareOk>(ReplyFault::Drop);
+        broker.fault_reply::<basic::Ack>(ReplyFault::Cut);
+        broker.cut_at::<queue::Declare>();
+        broker.cut_after(0);
+        broker.cut_after_reading(1);
+        broker.cut_next_after(0);
+        broker.refuse_logins(true);
+        broker.block("low on memory");
+        broker.nack_publishes(1);
+        broker.reverse_confirms(5);
+        broker.stop_reading(true);
+        broker.heal();
+        channel.declare_queue("jobs").await.unwrap();
+        channel.default_exchange().publish("jobs", "one").await.unwrap();
+        open(&broker).await;
+        assert_eq!(broker.bodies("jobs"), ["one"]);
+    });
+}

@@ -214,12 +214,7 @@ impl Faults {
 
     fn heal(&mut self) {
         self.log("all heals");
-        let broker = &self.world.broker;
-        broker.unblock();
-        broker.stop_reading(false);
-        broker.nack_publishes(0);
-        broker.reverse_confirms(0);
-        broker.exclusive_queues_linger(None);
+        self.world.broker.heal();
         self.world.network.heal();
     }
 }

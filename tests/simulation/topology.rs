@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use lepus::robust::Entity;
 use lepus::{Error, ErrorKind, ExchangeKind};
 use tokio::time::sleep;
 
@@ -151,6 +152,17 @@ impl Builder {
             let known = self.known(thing);
             self.known.insert(thing, if done || known == then { then } else { Known::Unsure });
         }
+    }
+
+    /// Whether something is a binding of what may be gone.
+    pub(crate) fn is_unsure(&self, entity: &Entity) -> bool {
+        let Entity::QueueBinding { queue, exchange, .. } = entity else { return false };
+        let unsure = self.known.iter().filter(|(_, known)| **known == Known::Unsure);
+        unsure.map(|(thing, _)| *thing).any(|thing| match thing {
+            Thing::Queue(name) => *queue == name,
+            Thing::Exchange(name) => *exchange == name,
+            Thing::Binding(..) => false,
+        })
     }
 
     /// Compares what is known with what is at the broker.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use lepus::broker::Broker;
-use lepus::robust::{Backoff, Event, Events};
+use lepus::robust::{Backoff, Entity, Event, Events, Unrestored};
 use lepus::{ConnectOptions, Error};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -167,7 +167,8 @@ async fn play(world: &Arc<World>, dice: &mut Dice) -> u64 {
         Ok(done) => Some(done.unwrap()),
         Err(_) => None,
     };
-    restore_for_the_last_time(world, &connections).await;
+    let unsure = |entity: &Entity| matches!(&builder, Some(Ok(builder)) if builder.is_unsure(entity));
+    restore_for_the_last_time(world, &connections, unsure).await;
     match builder {
         Some(Ok(builder)) => builder.check(),
         Some(Err(error)) => world.model().wrong(format!("the builder failed: {error:#}")),
@@ -214,8 +215,13 @@ async fn connect(world: &Arc<World>, dice: &mut Dice, limit: usize) -> Vec<Conne
     connections
 }
 
-/// All links are cut, until everything is restored on the next.
-async fn restore_for_the_last_time(world: &World, connections: &[Connection]) {
+/// All links are cut, until everything is restored on the next, but for bindings of what their user is unsure of: they stay
+/// recorded, and cannot be restored if it is gone.
+async fn restore_for_the_last_time(
+    world: &World,
+    connections: &[Connection],
+    unsure: impl Fn(&Entity) -> bool,
+) {
     let mut unrestored = Vec::new();
     for _ in 0..LAST_CUTS {
         let listeners: Vec<_> = connections.iter().map(Connection::events).collect();
@@ -230,7 +236,9 @@ async fn restore_for_the_last_time(world: &World, connections: &[Connection]) {
                 Err(_) => return world.model().wrong("nothing is restored"),
             }
         }
-        log!(world.trace, "world", "restored but for {unrestored:?}");
+        let list: Vec<_> = unrestored.iter().map(ToString::to_string).collect();
+        log!(world.trace, "world", "restored but for {list:?}");
+        unrestored.retain(|unrestored: &Unrestored| !unsure(&unrestored.entity));
         if unrestored.is_empty() {
             return;
         }
@@ -239,11 +247,11 @@ async fn restore_for_the_last_time(world: &World, connections: &[Connection]) {
 }
 
 /// What could not be restored, the next time that the rest is.
-async fn restored(events: &mut Events) -> Result<Vec<String>, String> {
+async fn restored(events: &mut Events) -> Result<Vec<Unrestored>, String> {
     loop {
         match events.next().await {
             Some(Event::Restored { unrestored, .. }) => {
-                return Ok(unrestored.iter().map(ToString::to_string).collect());
+                return Ok(unrestored);
             }
             Some(Event::GaveUp { error }) => return Err(format!("gave up: {error:#}")),
             Some(_) => {}
