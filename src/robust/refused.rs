@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::event::{Entity, Unrestored};
-use super::restore::Lessons;
+use super::lessons::Lessons;
 use super::robust_channel::ChannelInner;
 use super::robust_consumer::ConsumerInner;
 use crate::codec::ShortStr;
@@ -47,7 +47,7 @@ impl Refused {
         link: &SingleConnection,
         plain: &SingleChannel,
         wanted: &[Arc<ConsumerInner>],
-        lessons: &mut Lessons,
+        lessons: &Lessons,
     ) -> Result<Option<Vec<Started>>> {
         let mut started = Vec::new();
         let mut left = wanted.iter();

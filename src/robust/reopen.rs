@@ -10,8 +10,8 @@ use tracing::Instrument;
 
 use super::event::Unrestored;
 use super::ledger::publishes::Again;
+use super::lessons::Lessons;
 use super::refused::{Refused, Started};
-use super::restore::Lessons;
 use super::revive::revive;
 use super::robust_channel::{ChannelInner, Core, tag_base};
 use super::robust_consumer::ConsumerInner;
@@ -46,7 +46,7 @@ impl Reopened {
     pub(super) async fn new(
         channel: &Arc<ChannelInner>,
         link: &SingleConnection,
-        lessons: &mut Lessons,
+        lessons: &Lessons,
     ) -> Result<Self> {
         let (reopened, consumers) = Self::open(channel, link, lessons).await?;
         for (consumer, started) in consumers {
@@ -57,7 +57,7 @@ impl Reopened {
 
     /// Publishes again what was not confirmed. The server may make this wait, so all consumers that its memory waits for
     /// must have been started. An error as with [`new`](Self::new).
-    pub(super) async fn published(mut self, link: &SingleConnection, lessons: &mut Lessons) -> Result<Self> {
+    pub(super) async fn published(mut self, link: &SingleConnection, lessons: &Lessons) -> Result<Self> {
         let (mut tries, mut left) = (1, self.channel.lock().unconfirmed.len());
         while let Err(error) = self.publish_again().await {
             self.sort_out(&error).await;
@@ -76,7 +76,7 @@ impl Reopened {
     async fn open(
         channel: &Arc<ChannelInner>,
         link: &SingleConnection,
-        lessons: &mut Lessons,
+        lessons: &Lessons,
     ) -> Result<(Self, Vec<Started>)> {
         let mut refused = Refused::default();
         loop {

@@ -3,7 +3,6 @@
 //! On a scratch channel, in the order of dependency. An error closes that channel and nothing else; it is told by
 //! the entity's name, and the rest goes on with a new one.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +11,12 @@ use tokio::time::Instant;
 use super::backoff::Backoff;
 use super::event::{Entity, Event, Unrestored};
 use super::ledger::topology::{RecordedQueue, Topology};
+use super::lessons::Lessons;
 use super::shared::Shared;
 use crate::codec::ShortStr;
 use crate::codec::peer_text::PeerText;
 use crate::error::{Error, ErrorKind, Result, Scope};
-use crate::protocol::{MethodId, Request, basic, constants, exchange, queue};
+use crate::protocol::{Request, basic, constants, exchange, queue};
 use crate::single::{SingleChannel, SingleConnection};
 
 /// How many requests go out before their outcome is awaited.
@@ -31,43 +31,6 @@ const CLEARED: Duration = Duration::from_millis(500);
 
 /// How often all is declared once more because something has vanished.
 const PASSES: u32 = 8;
-
-/// What earlier attempts of the same outage have learnt.
-#[derive(Debug, Default)]
-pub(super) struct Lessons {
-    /// Something closed the whole connection, or was not answered: one request after the other, to see which it is.
-    one_by_one: bool,
-    /// What was not answered last.
-    unanswered: Option<Entity>,
-    /// What did.
-    poison: HashMap<Entity, Error>,
-}
-
-impl Lessons {
-    /// Why this is not to be tried: it closed the whole connection before, or was not answered.
-    pub(super) fn against(&self, entity: &Entity) -> Option<Error> {
-        self.poison.get(entity).cloned()
-    }
-
-    /// The link was lost while this request was under way, perhaps because of it; or it was not answered, which is to
-    /// blame the second time in a row, since a link that has fallen silent answers nothing.
-    pub(super) fn learn(&mut self, entity: Entity, request: MethodId, error: &Error) {
-        let closed = error.kind() == ErrorKind::ConnectionClosed && error.method() == Some(request);
-        let unanswered = error.kind() == ErrorKind::Timeout;
-        self.one_by_one |= unanswered;
-        if closed || (unanswered && self.unanswered.as_ref() == Some(&entity)) {
-            self.poison.insert(entity, error.clone());
-        } else if unanswered {
-            self.unanswered = Some(entity);
-        }
-    }
-
-    /// As [`learn`](Self::learn), of several requests.
-    fn learn_of_many(&mut self, error: &Error) {
-        let closed = error.kind() == ErrorKind::ConnectionClosed && error.method().is_some();
-        self.one_by_one |= closed || error.kind() == ErrorKind::Timeout;
-    }
-}
 
 /// What is to be restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +56,7 @@ impl Extent {
 pub(super) struct Restore<'a> {
     shared: &'a Arc<Shared>,
     link: &'a SingleConnection,
-    lessons: &'a mut Lessons,
+    lessons: &'a Lessons,
     extent: Extent,
     scratch: Option<SingleChannel>,
     /// Until when queues may be locked by the connection that was lost.
@@ -106,7 +69,7 @@ pub(super) struct Restore<'a> {
 }
 
 impl<'a> Restore<'a> {
-    pub(super) fn new(shared: &'a Arc<Shared>, link: &'a SingleConnection, lessons: &'a mut Lessons) -> Self {
+    pub(super) fn new(shared: &'a Arc<Shared>, link: &'a SingleConnection, lessons: &'a Lessons) -> Self {
         // one that lies too far ahead is none
         let locked_until = Instant::now().checked_add(shared.settings.locked_limit);
         Self {
@@ -133,8 +96,8 @@ impl<'a> Restore<'a> {
         }
         // two at once would give a queue two new names
         let _turn = shared.restoring.lock().await;
-        let mut lessons = Lessons::default();
-        let mut restore = Restore::new(shared, link, &mut lessons);
+        let lessons = Lessons::default();
+        let mut restore = Restore::new(shared, link, &lessons);
         restore.extent = Extent::AutoDelete;
         restore.topology().await?;
         restore.finish().await
@@ -287,7 +250,7 @@ impl<'a> Restore<'a> {
             if self.vanished {
                 return Ok(());
             }
-            let together = batch.len() > 1 && !self.lessons.one_by_one;
+            let together = batch.len() > 1 && !self.lessons.one_by_one();
             if together && self.together(batch, quiet).await? {
                 continue;
             }

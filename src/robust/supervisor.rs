@@ -10,9 +10,11 @@ use tracing::Instrument;
 
 use super::backoff::{Pace, Pauses};
 use super::event::{Entity, Event, Unrestored};
+use super::lessons::Lessons;
 use super::options::Options;
 use super::reopen::Reopened;
-use super::restore::{Lessons, Restore};
+use super::reopen_all::Channels;
+use super::restore::Restore;
 use super::robust_channel::ChannelInner;
 use super::robust_connection::RobustConnection;
 use super::shared::{Command, Phase, Shared, closed, runtime_ended};
@@ -175,7 +177,7 @@ impl Supervisor {
     ) -> Result<(Reopened, Vec<Unrestored>)> {
         let unrestored = Restore::auto_delete(&self.shared, link).await?;
         // what closes the link is learnt when it is restored
-        let lessons = &mut Lessons::default();
+        let lessons = &Lessons::default();
         let opened = Reopened::new(channel, link, lessons).await?;
         Ok((opened.published(link, lessons).await?, unrestored))
     }
@@ -322,11 +324,11 @@ impl Outage {
     async fn restore(&mut self, shared: &Arc<Shared>, link: &SingleConnection) -> Result<Vec<Unrestored>> {
         // also if this is dropped
         let unfinished = Unfinished(Some(link));
-        let mut restore = Restore::new(shared, link, &mut self.lessons);
+        let mut restore = Restore::new(shared, link, &self.lessons);
         restore.topology().await?;
         let mut unrestored = restore.finish().await?;
         let mut channels = Channels::default();
-        let mut restored = channels.reopen(shared, link, &mut self.lessons).await;
+        let mut restored = channels.reopen(shared, link, &self.lessons).await;
         if restored.is_ok() && !link.is_open() {
             restored = Err(link.closed().await);
         }
@@ -388,51 +390,6 @@ impl Drop for Unfinished<'_> {
             let text = "the connection was given up before everything on it was restored";
             link.give_up(Error::new(ErrorKind::ConnectionLost, text));
         }
-    }
-}
-
-/// The channels on a new link.
-#[derive(Default)]
-struct Channels {
-    /// Restored, and not released yet.
-    reopened: Vec<Reopened>,
-    /// To be tried again.
-    later: Vec<(Arc<ChannelInner>, Error)>,
-}
-
-impl Channels {
-    /// Opens all channels with their consumers, and then publishes again: a server that takes no publishes may wait for
-    /// just these consumers. An error: the link is lost, or does not answer.
-    async fn reopen(
-        &mut self,
-        shared: &Shared,
-        link: &SingleConnection,
-        lessons: &mut Lessons,
-    ) -> Result<()> {
-        let mut opened = Vec::new();
-        for channel in shared.channels() {
-            match Reopened::new(&channel, link, lessons).await {
-                Ok(reopened) => opened.push(reopened),
-                Err(error) => self.postpone(channel, error, link)?,
-            }
-        }
-        for reopened in opened {
-            let channel = Arc::clone(&reopened.channel);
-            match reopened.published(link, lessons).await {
-                Ok(reopened) => self.reopened.push(reopened),
-                Err(error) => self.postpone(channel, error, link)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn postpone(&mut self, channel: Arc<ChannelInner>, error: Error, link: &SingleConnection) -> Result<()> {
-        if !link.is_open() || error.kind() == ErrorKind::Timeout {
-            return Err(error);
-        }
-        tracing::warn!(%error, "a channel could not be opened again yet");
-        self.later.push((channel, error));
-        Ok(())
     }
 }
 

@@ -29,6 +29,8 @@ mod known_faults_of_consumers;
 #[cfg(test)]
 mod known_faults_of_topology;
 #[cfg(test)]
+mod latency;
+#[cfg(test)]
 mod losing;
 #[cfg(test)]
 mod publishing;

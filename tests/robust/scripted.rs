@@ -3,7 +3,7 @@
 use std::task::Poll;
 use std::time::Duration;
 
-use lepus::protocol::{basic, channel, connection, queue};
+use lepus::protocol::{basic, channel, confirm, connection, queue};
 use lepus::robust::{Event, Options};
 use lepus::{Channel, Connection};
 use lepus::{ErrorKind, Properties};
@@ -29,6 +29,18 @@ async fn again(listener: &Listener) -> Peer {
 
 async fn open(server: &mut Peer, connection: &Connection, number: u16) -> Channel {
     both(connection.channel(), server.open_channel(number)).await.0.unwrap()
+}
+
+/// A restore opens channels side by side.
+async fn reopen_both(server: &mut Peer) {
+    for channel in [1, 2] {
+        server.expect(channel, channel::Open).await;
+        server.send(channel, channel::OpenOk).await;
+    }
+    for channel in [1, 2] {
+        server.expect(channel, confirm::Select { no_wait: false }).await;
+        server.send(channel, confirm::SelectOk).await;
+    }
 }
 
 async fn consumer(server: &mut Peer, channel: &Channel, number: u16) -> lepus::Consumer {
@@ -74,30 +86,14 @@ fn what_is_confirmed_during_a_restore_that_fails_is_told() {
         }
         drop(server);
         let mut server = again(&listener).await;
-        server.open_channel(1).await;
-        within("the first channel's message", async {
-            // the second channel may be opened before or after it
-            let frame = server.next().await;
-            if frame.channel == 1 {
-                server.next().await;
-                server.next().await;
-                server.open_channel(2).await;
-            } else {
-                assert_eq!(frame.channel, 2);
-                server.send(2, channel::OpenOk).await;
-                server.receive::<lepus::protocol::confirm::Select>(2).await;
-                server.send(2, lepus::protocol::confirm::SelectOk).await;
-                server.receive_publish(1).await;
-            }
-        })
-        .await;
+        reopen_both(&mut server).await;
+        server.receive_publish(1).await;
         server.send(1, ACK).await;
         sleep(Duration::from_millis(100)).await;
         assert!(!connection.is_ready());
         drop(server);
         let mut server = again(&listener).await;
-        server.open_channel(1).await;
-        server.open_channel(2).await;
+        reopen_both(&mut server).await;
         let reading = tokio::spawn(async move { while server.frame().await.is_some() {} });
         within("the confirm", waiting).await.unwrap().unwrap();
         reading.abort();
@@ -116,8 +112,7 @@ fn consumers_come_back_while_the_server_takes_no_publishes() {
         drop(server);
         let mut server = again(&listener).await;
         server.send(0, connection::Blocked { reason: short("low on memory") }).await;
-        server.open_channel(1).await;
-        server.open_channel(2).await;
+        reopen_both(&mut server).await;
         server.start_consumer(2, "c").await;
         deliver_one(&mut server, 2, b"x").await;
         assert_eq!(next(&mut consumer).await, "x");
