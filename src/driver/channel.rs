@@ -427,11 +427,6 @@ impl ChannelLink {
         }
     }
 
-    /// Closes the channel without waiting for the answer.
-    pub(crate) fn close_now(&self) {
-        self.start_close(None);
-    }
-
     /// Sends the close, and tells everybody. False: it is closed already.
     fn start_close(&self, waiter: Option<ReplyWaiter>) -> bool {
         let close = channel::Close { reply_code: constants::REPLY_SUCCESS, ..channel::Close::default() };

@@ -66,6 +66,33 @@ pub enum Event {
         /// What the broker refused.
         unrestored: Vec<Unrestored>,
     },
+    /// The server cancelled a consumer, for example because its queue was deleted. It starts again once the queue is there;
+    /// see [`Options::revive_consumers`](super::Options::revive_consumers).
+    ConsumerCancelled {
+        /// The queue that it consumed from.
+        queue: ShortStr,
+        /// Its tag.
+        tag: ShortStr,
+        /// What its stream would have ended with.
+        error: Error,
+    },
+    /// A consumer runs again that the server had cancelled, or had refused to start in a restore.
+    ConsumerRestored {
+        /// The queue that it consumes from.
+        queue: ShortStr,
+        /// Its tag.
+        tag: ShortStr,
+    },
+    /// The server refuses a consumer again and again, and its stream has ended with this error; see
+    /// [`Options::revive_consumers`](super::Options::revive_consumers).
+    ConsumerGaveUp {
+        /// The queue that it consumed from.
+        queue: ShortStr,
+        /// Its tag.
+        tag: ShortStr,
+        /// What the server said last.
+        error: Error,
+    },
     /// The server takes no publishes at the moment.
     Blocked {
         /// Why, such as `low on memory`.

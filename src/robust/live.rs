@@ -147,7 +147,7 @@ impl ChannelInner {
         for consumer in consumers {
             // after a close by the user streams just end
             let error = Some(error.clone()).filter(|error| error.kind() != ErrorKind::Closed);
-            consumer.stop(error, main.as_ref());
+            consumer.stop(error);
         }
         given_up.tell();
         self.changed.notify_waiters();

@@ -139,6 +139,11 @@ impl Options {
     /// Whether a consumer that the server cancelled, because its queue was deleted or moved, starts again as soon as
     /// its queue is there; so unless set. With `false` its stream ends with
     /// [`ErrorKind::ConsumerCancelled`](crate::ErrorKind::ConsumerCancelled).
+    ///
+    /// A consumer that waits is tried again with pauses of up to a second, for as long as its queue is missing, locked, or
+    /// exclusively used by another consumer. If the server refuses it ten times in a row for another reason, such as a missing
+    /// permission, its stream ends with the server's error. [`Event`](super::Event)s tell about each step. The same holds
+    /// for consumers that are refused during a restore. It takes one free channel of the connection to look for the queue.
     pub fn revive_consumers(mut self, revive: bool) -> Self {
         self.revive = revive;
         self

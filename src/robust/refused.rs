@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::event::{Entity, Unrestored};
 use super::lessons::Lessons;
+use super::revive::Probe;
 use super::robust_channel::ChannelInner;
 use super::robust_consumer::ConsumerInner;
 use crate::codec::ShortStr;
@@ -21,7 +22,7 @@ pub(super) type Started = (Arc<ConsumerInner>, SingleConsumer);
 /// The consumers that were refused so far.
 #[derive(Debug, Default)]
 pub(super) struct Refused {
-    ids: HashSet<u64>,
+    probes: HashMap<u64, Probe>,
     /// Those of them that are not to be tried again on this link: they would close it.
     poison: HashSet<u64>,
     /// Whether queues were asked for.
@@ -30,13 +31,13 @@ pub(super) struct Refused {
 }
 
 impl Refused {
-    /// Whether it is to be tried again before the next loss.
-    pub(super) fn is_to_be_revived(&self, consumer: &ConsumerInner) -> bool {
-        self.contains(consumer) && !self.poison.contains(&consumer.id)
+    /// How it is to be tried again before the next loss; `None` if it is not.
+    pub(super) fn probe(&self, consumer: &ConsumerInner) -> Option<Probe> {
+        self.probes.get(&consumer.id).copied().filter(|_| !self.poison.contains(&consumer.id))
     }
 
     fn contains(&self, consumer: &ConsumerInner) -> bool {
-        self.ids.contains(&consumer.id)
+        self.probes.contains_key(&consumer.id)
     }
 
     /// Starts all but those that were refused before. `None`: another one was refused, and the channel is gone. An error:
@@ -121,8 +122,8 @@ impl Refused {
     fn note(&mut self, consumer: &ConsumerInner, spec: &ConsumeSpec, error: Error) {
         let entity = entity(spec);
         tracing::warn!(%entity, %error, "not restored yet");
+        self.probes.insert(consumer.id, Probe::refused(&error));
         self.unrestored.push(Unrestored { entity, error });
-        self.ids.insert(consumer.id);
     }
 }
 

@@ -6,13 +6,12 @@ use std::task::Waker;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::Instrument;
 
 use super::event::Unrestored;
 use super::ledger::publishes::Again;
 use super::lessons::Lessons;
 use super::refused::{Refused, Started};
-use super::revive::revive;
+use super::revive::Probe;
 use super::robust_channel::{ChannelInner, Core, tag_base};
 use super::robust_consumer::ConsumerInner;
 use super::shared::Phase;
@@ -34,7 +33,7 @@ pub(super) struct Reopened {
     pub channel: Arc<ChannelInner>,
     plain: SingleChannel,
     /// Those that the server refused, to be tried again.
-    refused: Vec<Arc<ConsumerInner>>,
+    refused: Vec<(Arc<ConsumerInner>, Probe)>,
     pub unrestored: Vec<Unrestored>,
     /// Its generation, once it was released, and who waits for that.
     released: Option<(u64, Vec<Waker>)>,
@@ -97,8 +96,10 @@ impl Reopened {
             // without: those that were started went with the channel
             if let Some(started) = started {
                 let unrestored = std::mem::take(&mut refused.unrestored);
-                let refused =
-                    wanted.into_iter().filter(|consumer| refused.is_to_be_revived(consumer)).collect();
+                let refused = wanted
+                    .into_iter()
+                    .filter_map(|consumer| refused.probe(&consumer).map(|probe| (consumer, probe)))
+                    .collect();
                 let channel = Arc::clone(channel);
                 let reopened = Self { channel, plain, refused, unrestored, released: None };
                 return Ok((reopened, started));
@@ -244,9 +245,8 @@ impl Reopened {
         wakers.into_iter().for_each(Waker::wake);
         channel.changed.notify_waiters();
         channel.watch(over, generation);
-        for consumer in refused {
-            let revived = revive(Arc::downgrade(&channel), Arc::downgrade(&consumer), true);
-            tokio::spawn(revived.instrument(channel.shared().span.clone()));
+        for (consumer, probe) in refused {
+            channel.revive(&consumer, generation, probe);
         }
         true
     }

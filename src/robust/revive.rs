@@ -1,81 +1,191 @@
-//! Starting a consumer again whose queue was gone.
+//! Bringing back consumers that the server cancelled, or refused to start again.
+//!
+//! A refused `basic.consume` closes its channel, with all other consumers on it. So it is first found out on a scratch
+//! channel whether the server would accept it. The consumer itself is started on its robust channel's own plain channel:
+//! all deliveries of a robust channel come from one plain channel at a time, as its delivery tags require.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use tracing::Instrument;
+
 use super::backoff::Backoff;
+use super::call::Call;
+use super::event::Event;
 use super::restore::Restore;
 use super::robust_channel::ChannelInner;
-use super::robust_consumer::ConsumerInner;
+use super::robust_consumer::{CONSUME, ConsumerInner};
 use crate::codec::ShortStr;
-use crate::error::{ErrorKind, Result, Scope};
-use crate::single::{SingleChannel, SingleConnection, SingleConsumer};
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::{constants, queue};
+use crate::single::{ConsumeSpec, SingleChannel, SingleConnection};
 
 /// How often it is tried.
 const PACE: Backoff = Backoff::bounded(Duration::from_millis(100), Duration::from_secs(1));
 
-/// Tries to start a consumer until its queue is there, on a plain channel of its own: so what fails closes only that.
-/// With `declare` its queue is declared again if that was recorded. Starts over if the server closes that channel, which
-/// nobody else watches. Ends when the consumer is not wanted any more, runs elsewhere, or its channel was
-/// lost: then the restore does it.
-pub(super) async fn revive(channel: Weak<ChannelInner>, consumer: Weak<ConsumerInner>, declare: bool) {
-    let begun = channel.upgrade().map(|channel| (channel.lock().generation, channel.shared().pauses(PACE)));
-    let Some((generation, mut pauses)) = begun else { return };
+/// How often in a row the server may refuse a consumer for a reason that does not go away by itself, until its stream ends.
+const REFUSALS: u32 = 10;
+
+/// What is done on the scratch channel before the consumer is started on its own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Probe {
+    /// Declares the queue again, if that was recorded.
+    declare: bool,
+    /// Starts the consumer there, too. It may be given a message, which goes back, so this is only for those that were
+    /// refused although their queue was there.
+    trial: bool,
+}
+
+impl Probe {
+    /// For a consumer that the server cancelled: whoever deleted its queue did not want it declared again here.
+    pub(super) const CANCELLED: Self = Self { declare: false, trial: false };
+
+    /// For a consumer that was refused with this error during a restore.
+    pub(super) fn refused(error: &Error) -> Self {
+        Self { declare: true, trial: error.reply_code() != Some(constants::NOT_FOUND) }
+    }
+
+    /// Returns an error if the consumer cannot be started now.
+    async fn ask(
+        &mut self,
+        channel: &ChannelInner,
+        link: &SingleConnection,
+        consumer: &ConsumerInner,
+    ) -> Result<()> {
+        let shared = channel.shared();
+        if self.declare {
+            Restore::auto_delete(shared, link).await?;
+        }
+        // one scratch channel for all that wait: there may be few numbers, and many consumers
+        let _turn = shared.probing.lock().await;
+        let scratch = link.channel(false, 0).await?;
+        let asked = self.ask_on(&scratch, channel, channel.spec(consumer)).await;
+        if scratch.is_open() {
+            // and not in the background: its number may be needed
+            scratch.close().await?;
+        }
+        asked
+    }
+
+    async fn ask_on(
+        &mut self,
+        scratch: &SingleChannel,
+        channel: &ChannelInner,
+        mut spec: ConsumeSpec,
+    ) -> Result<()> {
+        let queue = spec.method.queue.clone();
+        let is_declared = self.declare
+            && channel.declare_recorded(scratch, &queue).await.inspect_err(|error| {
+                // it is there, and another one
+                self.declare = error.reply_code() != Some(constants::PRECONDITION_FAILED);
+            })?;
+        if self.trial {
+            (spec.method.no_ack, spec.prefetch) = (false, Some(1));
+            scratch.consume(spec).await?;
+        } else if !is_declared {
+            let passive = queue::Declare { queue, passive: true, ..queue::Declare::default() };
+            scratch.request(passive).await.inspect_err(|error| {
+                // who may not ask for the queue may consume from it all the same
+                self.trial = !is_absence(error);
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the queue is missing, or is another connection's.
+fn is_absence(error: &Error) -> bool {
+    matches!(error.reply_code(), Some(constants::NOT_FOUND | constants::RESOURCE_LOCKED))
+}
+
+/// Whether the server refuses the consumer for a reason that does not go away by itself.
+fn is_refusal(error: &Error) -> bool {
+    let is_in_use = || error.reply_text().is_some_and(|text| text.contains("exclusive use"));
+    error.kind() == ErrorKind::ChannelClosed && !is_absence(error) && !is_in_use()
+}
+
+/// Tries to start a consumer until that succeeds, or the server has refused it too often. Ends also when the consumer is not
+/// wanted any more, runs already, or its channel was lost: then the restore starts it.
+async fn revive(
+    channel: Weak<ChannelInner>,
+    consumer: Weak<ConsumerInner>,
+    generation: u64,
+    mut probe: Probe,
+) {
+    let Some(mut pauses) = channel.upgrade().map(|channel| channel.shared().pauses(PACE)) else { return };
+    let mut refusals = 0;
     loop {
         // holds nothing while it waits, so that dropped handles close
         tokio::time::sleep(pauses.next()).await;
         let (Some(channel), Some(consumer)) = (channel.upgrade(), consumer.upgrade()) else { return };
-        if channel.lock().generation != generation {
+        if channel.lock().generation != generation || !consumer.waits() {
             return;
         }
-        if !consumer.lock().is_wanted() || consumer.lock().is_running() {
+        let error = match channel.start_waiting(&consumer, generation, &mut probe).await {
+            Ok(()) => return,
+            Err(error) => error,
+        };
+        tracing::debug!(%error, "a consumer cannot be started yet");
+        refusals = if is_refusal(&error) { refusals + 1 } else { 0 };
+        if refusals >= REFUSALS && channel.lock().generation == generation && consumer.waits() {
+            channel.give_up_consumer(&consumer, error);
             return;
         }
-        let Some((link, _)) = channel.shared().link() else { return };
-        match start(&channel, &consumer, &link, declare).await {
-            Ok(plain) => {
-                let over = plain.channel().over();
-                if !channel.install(&consumer, plain, generation) {
-                    return;
-                }
-                tracing::info!(consumer_tag = %consumer.spec.method.consumer_tag, "a consumer is back");
-                drop((channel, consumer, link));
-                let error = over.await;
-                if error.scope() != Scope::Channel || error.kind() == ErrorKind::Closed {
-                    return;
-                }
-                tracing::warn!(%error, "the server closed a consumer's channel");
-                pauses = PACE.pauses();
-            }
-            Err(error) => tracing::debug!(%error, "a consumer cannot be started yet"),
-        }
     }
-}
-
-async fn start(
-    channel: &Arc<ChannelInner>,
-    consumer: &ConsumerInner,
-    link: &SingleConnection,
-    declare: bool,
-) -> Result<SingleConsumer> {
-    if declare {
-        Restore::auto_delete(channel.shared(), link).await?;
-    }
-    let plain = link.channel(false, 0).await?;
-    let spec = channel.spec(consumer);
-    if declare {
-        channel.declare_recorded(&plain, &spec.method.queue).await?;
-    }
-    plain.consume(spec).await
 }
 
 impl ChannelInner {
-    /// Declares a queue again, as far as it was recorded, with its bindings.
-    async fn declare_recorded(&self, plain: &SingleChannel, name: &ShortStr) -> Result<()> {
+    /// Starts a consumer in the background as soon as the server accepts it, on the plain channel of this generation.
+    pub(super) fn revive(self: &Arc<Self>, consumer: &Arc<ConsumerInner>, generation: u64, probe: Probe) {
+        let revived = revive(Arc::downgrade(self), Arc::downgrade(consumer), generation, probe);
+        let shared = self.shared();
+        shared.runtime.spawn(revived.instrument(shared.span.clone()));
+    }
+
+    /// Starts a consumer that waits for its queue. `Ok`: it runs, or somebody else sees to it.
+    async fn start_waiting(
+        &self,
+        consumer: &ConsumerInner,
+        generation: u64,
+        probe: &mut Probe,
+    ) -> Result<()> {
+        let Some((link, _)) = self.shared().link() else { return Ok(()) };
+        probe.ask(self, &link, consumer).await?;
+        let call = Call::begin(self, CONSUME, false).await?;
+        let live = call.live().await?;
+        if live.generation != generation || !consumer.waits() {
+            return Ok(());
+        }
+        let plain = live.plain.consume(self.spec(consumer)).await?;
+        if self.install(consumer, plain, generation) {
+            let (queue, tag) = self.names(consumer);
+            tracing::info!(%queue, consumer_tag = %tag, "a consumer is back");
+            self.shared().tell(Event::ConsumerRestored { queue, tag });
+        }
+        Ok(())
+    }
+
+    /// The server refuses a consumer, and will go on to do so: its stream ends.
+    fn give_up_consumer(&self, consumer: &ConsumerInner, error: Error) {
+        let (queue, tag) = self.names(consumer);
+        tracing::warn!(%queue, consumer_tag = %tag, %error, "gave up a consumer that the server refuses");
+        self.forget_consumer(consumer);
+        consumer.end(Some(error.clone()));
+        self.shared().tell(Event::ConsumerGaveUp { queue, tag, error });
+    }
+
+    /// What a consumer's queue is called now, and its tag.
+    pub(super) fn names(&self, consumer: &ConsumerInner) -> (ShortStr, ShortStr) {
+        let method = self.spec(consumer).method;
+        (method.queue, method.consumer_tag)
+    }
+
+    /// Declares a queue again, with its bindings. False: it was not recorded, or the server named it.
+    async fn declare_recorded(&self, plain: &SingleChannel, name: &ShortStr) -> Result<bool> {
         let (declare, binds) = {
             let topology = &self.shared().lock().topology;
             let Some(queue) = topology.queue(name).filter(|queue| queue.server_named.is_none()) else {
-                return Ok(());
+                return Ok(false);
             };
             let binds: Vec<_> =
                 topology.queue_bindings().filter(|bind| bind.queue == *name).cloned().collect();
@@ -85,6 +195,6 @@ impl ChannelInner {
         for bind in binds {
             plain.request(bind).await?;
         }
-        Ok(())
+        Ok(true)
     }
 }

@@ -5,23 +5,21 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use tracing::Instrument;
-
 use super::call::Call;
-use super::event::{Entity, Unrestored};
+use super::event::{Entity, Event, Unrestored};
 use super::ledger::topology::ConsumerKey;
 use super::live::Live;
 use super::restore::Restore;
-use super::revive::revive;
+use super::revive::Probe;
 use super::robust_channel::{ChannelInner, RobustChannel};
 use super::shared::detached;
 use crate::codec::ShortStr;
 use crate::codec::peer_text::PeerText;
 use crate::error::{Error, ErrorKind, Result, Scope};
 use crate::protocol::{Arguments, MethodId, basic};
-use crate::single::{BoxFuture, ConsumeSpec, Delivery, SingleChannel, SingleConsumer};
+use crate::single::{BoxFuture, ConsumeSpec, Delivery, SingleConsumer};
 
-const CONSUME: MethodId = <basic::Consume as Arguments>::ID;
+pub(super) const CONSUME: MethodId = <basic::Consume as Arguments>::ID;
 
 /// A consumer that goes on after a loss. Dropped, it is cancelled in the background, and what it had not handed out goes
 /// back to the queue.
@@ -108,6 +106,12 @@ impl ConsumerInner {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether it is to be started, and does not run.
+    pub(super) fn waits(&self) -> bool {
+        let slot = self.lock();
+        slot.is_wanted() && !slot.is_running()
+    }
+
     /// Goes on with this one. Not if that is not wanted any more; then it is dropped, and so cancelled.
     pub(super) fn install(&self, plain: SingleConsumer) {
         self.put(plain).told();
@@ -136,19 +140,14 @@ impl ConsumerInner {
         }
     }
 
-    /// Its channel ends for good, and what runs for it elsewhere than on the `main` plain channel, which ends by itself. What
-    /// has come and needs no ack can still be taken.
-    pub(super) fn stop(&self, error: Option<Error>, main: Option<&SingleChannel>) {
-        let (running, gone, waker) = {
+    /// Its channel ends for good. What has come and needs no ack can still be taken.
+    pub(super) fn stop(&self, error: Option<Error>) {
+        let (gone, waker) = {
             let mut slot = self.lock();
             // under the same lock, so that nothing is started for it any more
             slot.end.get_or_insert(error.map_or(End::Quiet, End::Told));
-            let running: Vec<_> = slot.sources.iter().map(SingleConsumer::channel).collect();
-            (running, slot.link_lost(), slot.wake())
+            (slot.link_lost(), slot.wake())
         };
-        for channel in running.iter().filter(|channel| !main.is_some_and(|main| main.is_same(channel))) {
-            channel.close_now();
-        }
         drop(gone);
         if let Some(waker) = waker {
             waker.wake();
@@ -264,7 +263,7 @@ impl ChannelInner {
         loop {
             let live = call.live().await?;
             // a restore has started it meanwhile, or it was cancelled
-            if !consumer.lock().is_wanted() || consumer.lock().is_running() {
+            if !consumer.waits() {
                 return Ok(());
             }
             match self.start_again(&live, consumer).await {
@@ -382,7 +381,7 @@ impl RobustConsumer {
     pub(crate) fn poll_delivery(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
         // dropped after unlocking, for that may cancel them
         let mut gone = Vec::new();
-        let mut was_cancelled = false;
+        let mut cancelled = None;
         let mut slot = self.inner.lock();
         loop {
             if let Some(source) = slot.sources.front_mut() {
@@ -397,7 +396,7 @@ impl RobustConsumer {
                         if let Some(Err(error)) = ended
                             && error.kind() == ErrorKind::ConsumerCancelled
                         {
-                            was_cancelled = self.cancelled_by_server(&mut slot, error);
+                            cancelled = self.cancelled_by_server(&mut slot, error);
                         }
                     }
                 }
@@ -418,26 +417,28 @@ impl RobustConsumer {
             slot.waker = Some(context.waker().clone());
         }
         drop(slot);
-        if was_cancelled {
-            let consumer_tag = PeerText(self.tag().as_bytes()).to_string();
+        if let Some(error) = cancelled {
+            let channel = &self.channel.inner;
+            let (queue, tag) = channel.names(&self.inner);
+            let consumer_tag = PeerText(tag.as_bytes()).to_string();
             tracing::info!(consumer_tag, "the server cancelled a consumer, which waits for its queue");
-            let (channel, consumer) = (Arc::downgrade(&self.channel.inner), Arc::downgrade(&self.inner));
-            let shared = self.channel.inner.shared();
-            shared.runtime.spawn(revive(channel, consumer, false).instrument(shared.span.clone()));
+            channel.shared().tell(Event::ConsumerCancelled { queue, tag, error });
+            let generation = channel.lock().generation;
+            channel.revive(&self.inner, generation, Probe::CANCELLED);
         }
         Poll::Pending
     }
 
-    /// Whether it is to be started again.
-    fn cancelled_by_server(&self, slot: &mut Slot, error: Error) -> bool {
+    /// Returns the error if the consumer is to be started again.
+    fn cancelled_by_server(&self, slot: &mut Slot, error: Error) -> Option<Error> {
         if slot.end.is_some() || !slot.sources.is_empty() {
-            return false;
+            return None;
         }
-        let revive = self.channel.inner.shared().settings.revive;
-        if !revive {
-            slot.end = Some(End::Told(error));
+        if self.channel.inner.shared().settings.revive {
+            return Some(error);
         }
-        revive
+        slot.end = Some(End::Told(error));
+        None
     }
 }
 

@@ -94,6 +94,8 @@ pub(super) struct Shared {
     pub trial: tokio::sync::Mutex<()>,
     /// One restore at a time on a link that lives.
     pub restoring: tokio::sync::Mutex<()>,
+    /// One probe at a time of whether a consumer that waits can be started.
+    pub probing: tokio::sync::Mutex<()>,
     /// What is at work, and which acks came too late.
     pub tally: Arc<Tally>,
 }
@@ -158,6 +160,7 @@ impl Shared {
             republished: AtomicU64::new(0),
             trial: tokio::sync::Mutex::new(()),
             restoring: tokio::sync::Mutex::new(()),
+            probing: tokio::sync::Mutex::new(()),
             tally: Arc::new(Tally::of_robust()),
         };
         (Arc::new(shared), received)

@@ -83,11 +83,6 @@ impl SingleChannel {
         self.inner.link.state.key.id.get()
     }
 
-    /// Whether both are handles of one channel.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.inner, &other.inner)
-    }
-
     // Calls.
 
     /// Sends a request and waits for its reply. Once it was sent, the server acts on it.
@@ -285,11 +280,6 @@ impl SingleChannel {
     /// Closes the channel and waits for the server's answer.
     pub(crate) async fn close(&self) -> Result<()> {
         self.inner.link.close().await
-    }
-
-    /// Closes the channel without waiting for the server's answer.
-    pub(crate) fn close_now(&self) {
-        self.inner.link.close_now();
     }
 
     /// Waits until the channel has ended, and tells why.

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use super::delivery::{Acks, Delivery};
 use super::outbound::ConsumeSpec;
-use super::single_channel::{SingleChannel, SingleInner};
+use super::single_channel::SingleInner;
 use crate::codec::ShortStr;
 use crate::codec::peer_text::PeerText;
 use crate::driver::queue::{DeliveryQueue, End};
@@ -112,11 +112,6 @@ impl SingleConsumer {
     /// Whether nothing more will come.
     pub(crate) fn has_ended(&self) -> bool {
         self.queue.has_ended()
-    }
-
-    /// The channel that it consumes on.
-    pub(crate) fn channel(&self) -> SingleChannel {
-        SingleChannel::of(&self.channel)
     }
 
     /// Whether the channel that it consumes on has not ended.

@@ -107,14 +107,14 @@ fn transactions_are_refused() {
 }
 
 #[test]
-fn a_close_also_ends_a_consumer_that_was_started_elsewhere() {
+fn a_close_also_ends_a_consumer_that_was_revived() {
     test(async |t| {
         let robust = Through::new().await;
         let channel = robust.connection.channel().await.unwrap();
         let queue = channel.declare_queue(t.name()).await.unwrap();
         let mut deliveries = queue.consume().no_ack().await.unwrap();
         let plain = t.connect().await.channel().await.unwrap();
-        // the server cancels it, and it comes back on a channel of its own
+        // the server cancels it, and it comes back
         plain.queue(queue.name()).unwrap().delete().await.unwrap();
         let declared = plain.declare_queue(queue.name()).await.unwrap();
         let back = async {

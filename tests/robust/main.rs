@@ -39,6 +39,8 @@ mod relays;
 #[cfg(test)]
 mod restoring;
 #[cfg(test)]
+mod reviving;
+#[cfg(test)]
 mod scale;
 #[cfg(test)]
 mod scripted;

@@ -10,7 +10,7 @@ use lepus::{ErrorKind, Properties};
 use tokio::time::sleep;
 
 use crate::case::test;
-use crate::peer::{Listener, Peer, TUNE, both, content, deliver, returned, short, within};
+use crate::peer::{Frame, Listener, Peer, TUNE, both, content, deliver, returned, short, within};
 
 /// A robust connection, and where it comes back to.
 async fn connected(options: impl FnOnce(Options) -> Options) -> (Listener, Peer, Connection) {
@@ -123,6 +123,34 @@ fn consumers_come_back_while_the_server_takes_no_publishes() {
     });
 }
 
+/// A channel is opened on whatever number the client takes.
+async fn open_next(server: &mut Peer) -> u16 {
+    let Frame { channel: number, payload, .. } = server.next().await;
+    assert_eq!(payload[..4], [0, 20, 0, 10], "channel.open");
+    server.send(number, channel::OpenOk).await;
+    server.expect(number, confirm::Select { no_wait: false }).await;
+    server.send(number, confirm::SelectOk).await;
+    number
+}
+
+/// Opens a scratch channel, and answers its passive declare.
+async fn probe(server: &mut Peer, number: u16) {
+    server.expect(number, channel::Open).await;
+    server.send(number, channel::OpenOk).await;
+    assert!(server.receive::<queue::Declare>(number).await.passive);
+    let ok = queue::DeclareOk { queue: short("q"), message_count: 0, consumer_count: 0 };
+    server.send(number, ok).await;
+    server.receive::<channel::Close>(number).await;
+    server.send(number, channel::CloseOk).await;
+}
+
+/// Cancels the consumer `c` on channel 1.
+async fn cancel(server: &mut Peer) {
+    server.send(1, basic::Cancel { consumer_tag: short("c"), no_wait: true }).await;
+    server.expect(1, basic::Cancel { consumer_tag: short("c"), no_wait: false }).await;
+    server.send(1, basic::CancelOk { consumer_tag: short("c") }).await;
+}
+
 #[test]
 fn a_revived_consumer_comes_back_when_its_channel_is_closed() {
     test(async |_| {
@@ -130,21 +158,58 @@ fn a_revived_consumer_comes_back_when_its_channel_is_closed() {
         let channel = open(&mut server, &connection, 1).await;
         let mut consumer = consumer(&mut server, &channel, 1).await;
         let consuming = tokio::spawn(async move { next(&mut consumer).await });
-        server.send(1, basic::Cancel { consumer_tag: short("c"), no_wait: true }).await;
-        server.expect(1, basic::Cancel { consumer_tag: short("c"), no_wait: false }).await;
-        server.send(1, basic::CancelOk { consumer_tag: short("c") }).await;
-        for number in [2, 3] {
-            server.expect(number, channel::Open).await;
-            server.send(number, channel::OpenOk).await;
-            server.start_consumer(number, "c").await;
-            if number == 2 {
-                // as when an ack took too long
-                server.send(2, close(406, 0, 0)).await;
-                server.expect(2, channel::CloseOk).await;
-            }
-        }
-        deliver_one(&mut server, 3, b"x").await;
+        cancel(&mut server).await;
+        probe(&mut server, 2).await;
+        server.start_consumer(1, "c").await;
+        // as when an ack took too long
+        server.send(1, close(406, 0, 0)).await;
+        server.expect(1, channel::CloseOk).await;
+        let number = open_next(&mut server).await;
+        server.start_consumer(number, "c").await;
+        deliver_one(&mut server, number, b"x").await;
         assert_eq!(within("the consumer", consuming).await.unwrap(), "x");
+    });
+}
+
+#[test]
+fn a_consumer_that_is_refused_again_and_again_ends_with_the_error() {
+    test(async |_| {
+        let (_listener, mut server, connection) = connected(|options| options).await;
+        let mut events = connection.events();
+        let channel = open(&mut server, &connection, 1).await;
+        let mut consumer = consumer(&mut server, &channel, 1).await;
+        let ended = tokio::spawn(async move { consumer.next().await });
+        cancel(&mut server).await;
+        probe(&mut server, 2).await;
+        // on its own channel, and when that is opened again
+        server.receive_consume(1).await;
+        server.send(1, close(403, 60, 20)).await;
+        server.expect(1, channel::CloseOk).await;
+        let number = open_next(&mut server).await;
+        server.receive_consume(number).await;
+        server.send(number, close(403, 60, 20)).await;
+        server.expect(number, channel::CloseOk).await;
+        open_next(&mut server).await;
+        // from then on its channel stays open
+        for _ in 0..10 {
+            let Frame { channel: scratch, .. } = server.next().await;
+            server.send(scratch, channel::OpenOk).await;
+            server.receive_consume(scratch).await;
+            server.send(scratch, close(403, 60, 20)).await;
+            server.expect(scratch, channel::CloseOk).await;
+        }
+        let error = within("the end", ended).await.unwrap().unwrap().unwrap_err();
+        assert_eq!(error.reply_code(), Some(403));
+        within("the event", async {
+            loop {
+                if let Some(Event::ConsumerGaveUp { queue, tag, error }) = events.next().await {
+                    assert_eq!((queue, tag, error.reply_code()), (short("q"), short("c"), Some(403)));
+                    return;
+                }
+            }
+        })
+        .await;
+        assert!(channel.is_open());
     });
 }
 
