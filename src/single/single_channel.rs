@@ -83,6 +83,11 @@ impl SingleChannel {
         self.inner.link.state.key.id.get()
     }
 
+    /// Whether both are handles of one channel.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     // Calls.
 
     /// Sends a request and waits for its reply. Once it was sent, the server acts on it.

@@ -158,7 +158,7 @@ impl SingleConsumer {
             End::CancelledByServer => {
                 let tag = PeerText(self.tag().as_bytes());
                 let queue = PeerText(self.spec.method.queue.as_bytes());
-                let channel = self.channel().id();
+                let channel = self.channel.link.state.key.id.get();
                 let text = format!(
                     "the server cancelled consumer \"{tag}\" on channel {channel}; its queue \"{queue}\" may be gone"
                 );

@@ -431,8 +431,10 @@ pub(crate) async fn consumer(server: &mut Peer, channel: &Channel, tag: &str) ->
 pub(crate) async fn consumer_without_acks(server: &mut Peer, channel: &Channel, tag: &str) -> Consumer {
     let queue = channel.queue("q").unwrap();
     let (consumer, ()) = both(queue.consume().tag(tag).no_ack(), async {
-        server.receive::<basic::Consume>(channel.id()).await;
-        server.send(channel.id(), basic::ConsumeOk { consumer_tag: short(tag) }).await;
+        server.receive::<basic::Consume>(u16::try_from(channel.number()).unwrap()).await;
+        server
+            .send(u16::try_from(channel.number()).unwrap(), basic::ConsumeOk { consumer_tag: short(tag) })
+            .await;
     })
     .await;
     consumer.unwrap()
