@@ -92,7 +92,7 @@ mod works {
             headers.insert("retries", 3)?;
             headers.insert("urgent", true)?;
             headers.insert("source", "orders")?;
-            Ok::<_, lepus::TooLong>(headers)
+            Ok::<_, lepus::FieldError>(headers)
         };
         fill().expect("the names are short")
     }
