@@ -42,3 +42,5 @@ mod returns;
 mod tools;
 #[cfg(test)]
 mod transactions;
+#[cfg(test)]
+mod vocabulary;

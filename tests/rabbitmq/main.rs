@@ -27,6 +27,8 @@ mod acks;
 #[cfg(test)]
 mod alarm;
 #[cfg(test)]
+mod poison;
+#[cfg(test)]
 mod streams;
 #[cfg(test)]
 mod v4_3;
