@@ -22,6 +22,28 @@ pub(crate) async fn work(world: Arc<World>, connection: Connection, mut dice: Di
     world.set_up("jobs");
     let (slow, refuses) = (dice.below(40), dice.below(10));
     loop {
+        if world.has_faults() && dice.percent(2) {
+            log!(world.trace, "worker", "consumes anew");
+            drop(consumer);
+            consumer = loop {
+                match queue.consume().prefetch(prefetch).await {
+                    Err(error) if error.kind() == ErrorKind::Timeout => {}
+                    consumer => break consumer?,
+                }
+            };
+        }
+        if world.has_faults() && dice.percent(2) {
+            log!(world.trace, "worker", "pauses");
+            let paused = consumer.pause().await;
+            let pause = dice.millis(1, 3000);
+            sleep(pause).await;
+            while let Err(error) = consumer.resume().await {
+                if error.kind() != ErrorKind::Timeout {
+                    return Err(error);
+                }
+            }
+            log!(world.trace, "worker", "goes on: {}", paused.is_ok());
+        }
         let patience = if dice.percent(70) { Patience::Endless } else { Patience::random(&mut dice) };
         let Some(next) = patience.with(consumer.next()).await else { continue };
         let Some(delivery) = next.transpose()? else {

@@ -25,6 +25,8 @@
 //! ```
 
 #[cfg(test)]
+mod careless;
+#[cfg(test)]
 mod consumers;
 #[cfg(test)]
 mod dice;

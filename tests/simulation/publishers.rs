@@ -27,7 +27,7 @@ impl Publisher {
     /// Publishes until the faults are over, and then waits for all confirms.
     pub(crate) async fn run(mut self) -> Result<(), Error> {
         let mut exchange = self.open().await?;
-        let (busy, most) = (self.dice.below(60) + 10, self.dice.pick(&[40, 400, 20_000]));
+        let (busy, most) = (self.dice.below(50) + 10, self.dice.pick(&[40, 400, 9000]));
         let mut confirms = JoinSet::new();
         let mut number = 0;
         while self.world.is_chaos() {

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use crate::careless;
 use crate::consumers;
 use crate::dice::Dice;
 use crate::faults::Faults;
@@ -145,7 +146,7 @@ async fn play(world: &Arc<World>, dice: &mut Dice) -> u64 {
     world.are_set_up(cast.tasks.len()).await;
     let readers = std::mem::take(&mut cast.tasks);
 
-    let numbers: Vec<_> = (1..=1 + dice.below(3)).collect();
+    let numbers: Vec<_> = (1..=1 + dice.below(2)).collect();
     for number in &numbers {
         let publisher = Publisher {
             number: *number,
@@ -156,12 +157,13 @@ async fn play(world: &Arc<World>, dice: &mut Dice) -> u64 {
         cast.add(&format!("publisher {number}"), publisher.run());
     }
     cast.add("writer", consumers::write(Arc::clone(world), building.clone(), dice.fork()));
+    cast.add("careless", careless::blunder(Arc::clone(world), publishing.clone(), dice.fork()));
     tokio::spawn(audit(Arc::clone(world), numbers, limit));
     let builder = Builder::new(Arc::clone(world), building.clone(), dice.fork());
     let builder = tokio::spawn(builder.run());
 
     let faults = Faults { world: Arc::clone(world), dice: dice.fork() };
-    faults.run(1 + dice.below(12)).await;
+    faults.run(1 + dice.below(10)).await;
     world.phase.store(HEALED, Ordering::Relaxed);
     let builder = match timeout(HANGS, builder).await {
         Ok(done) => Some(done.unwrap()),
