@@ -65,7 +65,9 @@ impl<'a> Consume<'a> {
         self
     }
 
-    /// Where in a stream to begin; with what is published from now on unless set.
+    /// Where in a stream to begin; with what is published from now on unless set. After a loss a robust consumer goes on
+    /// behind the last message that it handed out, whether that was acknowledged or not. So does any consumer after
+    /// [`Consumer::pause`].
     pub fn stream_offset(self, offset: StreamOffset) -> Self {
         self.argument("x-stream-offset", offset)
     }

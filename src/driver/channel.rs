@@ -26,7 +26,7 @@ use crate::codec::{Arguments, Method, MethodId, Request};
 use crate::error::{Error, ErrorKind, Scope};
 use crate::mux::channel::{Expect, Pending};
 use crate::mux::confirms::Confirms;
-use crate::mux::delivery::Delivery;
+use crate::mux::delivery::{Delivery, STREAM_OFFSET};
 use crate::mux::ids::ChannelKey;
 use crate::mux::publish::Publish;
 use crate::mux::session::{Published, Refusal, Session};
@@ -238,7 +238,10 @@ impl ChannelLink {
             _ => Bound::Unlimited,
         };
         let budget = Arc::clone(&self.shared().budget);
-        let queue = Arc::new(DeliveryQueue::new(Arc::clone(&self.state), method.no_ack, bound, budget));
+        let queue = DeliveryQueue::new(Arc::clone(&self.state), method.no_ack, bound, budget);
+        // without the argument it is not known
+        let is_stream = method.arguments.get(STREAM_OFFSET).is_some();
+        let queue = Arc::new(if is_stream { queue.of_stream() } else { queue });
         let consumer = Some(Arc::clone(&queue));
         let answer = self.start(turn, Expect::only(basic::ConsumeOk::ID), |session, key, pending| {
             let pending = Pending { consumer, ..pending };

@@ -22,6 +22,8 @@ pub(crate) struct DeliveryQueue {
     bound: Bound,
     channel: Arc<ChannelState>,
     no_ack: bool,
+    /// Whether what nobody has looked at goes back to the server.
+    gives_back: bool,
 }
 
 /// What a consumer that goes away must still do.
@@ -76,7 +78,14 @@ pub(crate) enum End {
 impl DeliveryQueue {
     /// What waits counts in the budget, as `bound` says.
     pub(crate) fn new(channel: Arc<ChannelState>, no_ack: bool, bound: Bound, budget: Arc<Budget>) -> Self {
-        Self { state: Mutex::default(), budget, bound, channel, no_ack }
+        Self { state: Mutex::default(), budget, bound, channel, no_ack, gives_back: !no_ack }
+    }
+
+    /// The consumer reads a stream. Nothing goes back there: messages stay where they are, and `RabbitMQ` 3 closes the
+    /// connection for a `basic.nack`.
+    pub(crate) fn of_stream(mut self) -> Self {
+        self.gives_back = false;
+        self
     }
 
     /// The channel that its deliveries come on.
@@ -144,7 +153,7 @@ impl DeliveryQueue {
         match &state.end {
             // the server takes back what needs an ack, together with the channel
             Some(End::Failed(_)) => Pushed::Taken,
-            _ if self.no_ack => Pushed::Taken,
+            _ if !self.gives_back => Pushed::Taken,
             Some(End::Cancelled | End::CancelledByServer) => Pushed::GiveBack(tags.collect()),
             // with the rest, once the server has answered the cancel
             None => {
@@ -200,7 +209,7 @@ impl DeliveryQueue {
         // what they hold is free at once: the server's answer to the cancel may wait behind a full budget
         let mut unseen: Vec<_> = taken.iter().map(|delivery| delivery.tag).collect();
         unseen.extend(self.drain(&mut state));
-        if self.no_ack {
+        if !self.gives_back {
             unseen.clear();
         }
         if state.end.is_some() {
@@ -214,7 +223,7 @@ impl DeliveryQueue {
         self.free(std::mem::take(&mut state.weight));
         let waiting = std::mem::take(&mut state.waiting);
         let unseen = std::mem::take(&mut state.unseen);
-        if self.no_ack || matches!(state.end, Some(End::Failed(_))) {
+        if !self.gives_back || matches!(state.end, Some(End::Failed(_))) {
             return Vec::new();
         }
         unseen.into_iter().chain(waiting.into_iter().map(|delivery| delivery.tag)).collect()

@@ -41,6 +41,9 @@ struct Apart {
     body: Bytes,
 }
 
+/// The header that tells where in its stream a message stands, and the argument that tells a consumer where to begin.
+pub(crate) const STREAM_OFFSET: &str = "x-stream-offset";
+
 /// The octets of class and method.
 const ID: usize = 4;
 /// The octets of delivery tag and redelivered.
@@ -172,8 +175,13 @@ impl Delivery {
     /// Whether it comes from a stream. `RabbitMQ` delivers those by the chunk, also beyond the prefetch.
     #[cold]
     pub(crate) fn is_of_stream(&self) -> bool {
-        let headers = self.properties().ok().and_then(|properties| properties.headers);
-        headers.is_some_and(|headers| headers.get("x-stream-offset").is_some())
+        self.stream_offset().is_some()
+    }
+
+    /// Where in a stream it stands, if it comes from one.
+    #[cold]
+    pub(crate) fn stream_offset(&self) -> Option<i64> {
+        self.properties().ok()?.headers?.get(STREAM_OFFSET)?.as_integer()
     }
 
     /// What it weighs in a bound on memory, in bytes: its frames, and the value itself.

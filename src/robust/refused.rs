@@ -122,6 +122,7 @@ impl Refused {
     fn note(&mut self, consumer: &ConsumerInner, spec: &ConsumeSpec, error: Error) {
         let entity = entity(spec);
         tracing::warn!(%entity, %error, "not restored yet");
+        consumer.refused(&error);
         self.probes.insert(consumer.id, Probe::refused(&error));
         self.unrestored.push(Unrestored { entity, error });
     }

@@ -125,6 +125,7 @@ async fn revive(
             Ok(()) => return,
             Err(error) => error,
         };
+        consumer.refused(&error);
         tracing::debug!(%error, "a consumer cannot be started yet");
         refusals = if is_refusal(&error) { refusals + 1 } else { 0 };
         if refusals >= REFUSALS && channel.lock().generation == generation && consumer.waits() {

@@ -16,8 +16,8 @@ use super::shared::detached;
 use crate::codec::ShortStr;
 use crate::codec::peer_text::PeerText;
 use crate::error::{Error, ErrorKind, Result, Scope};
-use crate::protocol::{Arguments, MethodId, basic};
-use crate::single::{BoxFuture, ConsumeSpec, Delivery, SingleConsumer};
+use crate::protocol::{Arguments, MethodId, basic, constants};
+use crate::single::{BoxFuture, ConsumeSpec, Delivery, SingleConsumer, StreamPosition, is_told};
 
 pub(super) const CONSUME: MethodId = <basic::Consume as Arguments>::ID;
 
@@ -47,6 +47,8 @@ pub(super) struct Slot {
     paused: bool,
     /// The prefetch to go on with, where it was changed.
     prefetch: Option<u16>,
+    /// Behind the last message of a stream that was handed out: there it goes on.
+    position: StreamPosition,
     waker: Option<Waker>,
 }
 
@@ -110,6 +112,23 @@ impl ConsumerInner {
     pub(super) fn waits(&self) -> bool {
         let slot = self.lock();
         slot.is_wanted() && !slot.is_running()
+    }
+
+    /// The server has refused to start it. What that says about its place in a stream is noted.
+    pub(super) fn refused(&self, error: &Error) {
+        match error.reply_code() {
+            // one that is declared later begins anew
+            Some(constants::NOT_FOUND)
+                if error.reply_text().is_some_and(|text| text.contains("no queue")) =>
+            {
+                self.lock().position = StreamPosition::Unknown;
+            }
+            // its messages had come from a stream, and were published to a queue, which does not take the argument
+            Some(constants::PRECONDITION_FAILED) if !is_told(&self.spec) => {
+                self.lock().position = StreamPosition::NoStream;
+            }
+            _ => {}
+        }
     }
 
     /// Goes on with this one. Not if that is not wanted any more; then it is dropped, and so cancelled.
@@ -214,7 +233,11 @@ impl ChannelInner {
     /// What a consumer is to be started with now.
     pub(super) fn spec(&self, consumer: &ConsumerInner) -> ConsumeSpec {
         let mut spec = consumer.spec.clone();
-        spec.prefetch = consumer.lock().prefetch.or(spec.prefetch);
+        {
+            let slot = consumer.lock();
+            spec.prefetch = slot.prefetch.or(spec.prefetch);
+            slot.position.apply(&mut spec);
+        }
         if let Some(queue) = self.shared().lock().topology.queue_of(self.key(consumer)) {
             spec.method.queue = queue.clone();
         }
@@ -272,7 +295,10 @@ impl ChannelInner {
                         return Ok(());
                     }
                 }
-                Err(error) => call.failed(&live, error)?,
+                Err(error) => {
+                    consumer.refused(&error);
+                    call.failed(&live, error)?;
+                }
             }
         }
     }
@@ -389,7 +415,11 @@ impl RobustConsumer {
                 let stale = source.needs_acks() && !source.is_open();
                 let polled = if stale { Poll::Ready(None) } else { source.poll_delivery(context) };
                 match polled {
-                    Poll::Ready(Some(Ok(delivery))) => return Poll::Ready(Some(Ok(delivery))),
+                    Poll::Ready(Some(Ok(delivery))) => {
+                        let position = source.position();
+                        slot.position.follow(position);
+                        return Poll::Ready(Some(Ok(delivery)));
+                    }
                     Poll::Pending => break,
                     Poll::Ready(ended) => {
                         gone.extend(slot.sources.pop_front());

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker, ready};
 use super::delivery::{Acks, Delivery};
 use super::outbound::ConsumeSpec;
 use super::single_channel::SingleInner;
+use super::stream_position::{StreamPosition, is_told};
 use crate::codec::ShortStr;
 use crate::codec::peer_text::PeerText;
 use crate::driver::queue::{DeliveryQueue, End};
@@ -26,6 +27,7 @@ pub(crate) struct SingleConsumer {
     /// nothing is counted for each message.
     counted: usize,
     acks: Arc<Acks>,
+    position: StreamPosition,
     state: State,
 }
 
@@ -43,7 +45,9 @@ impl SingleConsumer {
         let acks = Arc::new(Acks::new(&channel, queue.no_ack()));
         // also if the server made it up
         spec.method.consumer_tag = queue.tag().detach();
-        Self { channel, spec, queue, taken: VecDeque::new(), counted: 0, acks, state: State::Running }
+        let position = StreamPosition::at_start(&spec);
+        let taken = VecDeque::new();
+        Self { channel, spec, queue, taken, counted: 0, acks, position, state: State::Running }
     }
 
     /// The consumer's tag.
@@ -54,6 +58,12 @@ impl SingleConsumer {
     /// What it was started with.
     pub(crate) fn spec(&self) -> &ConsumeSpec {
         &self.spec
+    }
+
+    /// How far it has got in its stream, if it consumes from one.
+    #[inline]
+    pub(crate) fn position(&self) -> StreamPosition {
+        self.position
     }
 
     /// Cancels the consumer, without holding it: the server sends no more. What has come already can still be taken.
@@ -86,6 +96,10 @@ impl SingleConsumer {
     pub(crate) async fn resume(&mut self) -> Result<()> {
         if self.state != State::Paused {
             return Ok(());
+        }
+        // without the argument it may be no stream, and a queue refuses the argument
+        if is_told(&self.spec) {
+            self.position.apply(&mut self.spec);
         }
         let queue = self.channel.consume(&self.spec).await?;
         let old = std::mem::replace(&mut self.queue, queue);
@@ -132,6 +146,9 @@ impl SingleConsumer {
             return Poll::Ready(end.map(Err));
         }
         let delivery = self.taken.pop_front();
+        if let Some(raw) = &delivery {
+            self.position.pass(raw);
+        }
         Poll::Ready(delivery.map(|raw| Ok(Delivery::new(raw, &self.acks))))
     }
 

@@ -18,6 +18,10 @@ mod case;
 #[path = "../support/node.rs"]
 mod node;
 #[cfg(test)]
+#[expect(dead_code, reason = "nothing but cuts is needed here")]
+#[path = "../support/relay.rs"]
+mod relay;
+#[cfg(test)]
 #[expect(dead_code, reason = "streams need few of them")]
 #[path = "../behaviour/tools.rs"]
 mod tools;

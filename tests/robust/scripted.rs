@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use lepus::protocol::{basic, channel, confirm, connection, queue};
 use lepus::robust::{Event, Options};
-use lepus::{Channel, Connection};
-use lepus::{ErrorKind, Properties};
+use lepus::{Channel, Connection, ErrorKind, FieldTable, FieldValue, Properties, StreamOffset};
 use tokio::time::sleep;
 
 use crate::case::test;
-use crate::peer::{Frame, Listener, Peer, TUNE, both, content, deliver, returned, short, within};
+use crate::peer::{
+    Frame, Listener, Peer, TUNE, body, both, content, deliver, raw_header, returned, short, within,
+};
 
 /// A robust connection, and where it comes back to.
 async fn connected(options: impl FnOnce(Options) -> Options) -> (Listener, Peer, Connection) {
@@ -507,4 +508,41 @@ fn a_drain_ends_within_its_limit_while_the_server_blocks_and_says_what_is_not_co
         assert!(text.contains("2 publishes are not confirmed"), "{text}");
         assert!(text.contains("low on memory"), "{text}");
     });
+}
+
+#[test]
+fn a_consumer_of_a_stream_goes_on_behind_the_last_offset_that_was_handed_out() {
+    test(async |_| {
+        let (listener, mut server, connection) = connected(|options| options).await;
+        let channel = open(&mut server, &connection, 1).await;
+        let queue = channel.queue("q").unwrap();
+        let told = queue.consume().tag("c").stream_offset(StreamOffset::First);
+        let mut consumer = both(told, server.start_consumer(1, "c")).await.0.unwrap();
+        let offset = |consume: &basic::Consume| consume.arguments.get("x-stream-offset").cloned();
+        let starts = [("first".into(), 41), (FieldValue::I64(42), 77), (FieldValue::I64(78), 78)];
+        for (again, number) in starts {
+            drop(server);
+            server = again_with(&listener).await;
+            let consume = server.start_consumer(1, "c").await;
+            assert_eq!(offset(&consume), Some(again));
+            // the second one is not handed out before the loss
+            for (tag, number) in [(1, number), (2, number + 1)] {
+                let mut headers = FieldTable::new();
+                headers.insert("x-stream-offset", number).unwrap();
+                let properties = Properties { headers: Some(headers), ..Properties::default() };
+                let mut encoded = Vec::new();
+                properties.encode(&mut encoded);
+                let frames = [deliver(1, "c", tag), raw_header(1, 60, 0, 1, &encoded), body(1, b"x")];
+                server.write(&frames.concat()).await;
+            }
+            assert_eq!(next(&mut consumer).await, "x");
+        }
+    });
+}
+
+/// The next link, with channel 1.
+async fn again_with(listener: &Listener) -> Peer {
+    let mut server = again(listener).await;
+    server.open_channel(1).await;
+    server
 }
