@@ -1,6 +1,5 @@
 //! A connection, as the client holds it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,18 +8,16 @@ use tokio::time::timeout;
 use tracing::Instrument;
 
 use super::call::Call;
-use super::connector::Connector;
-use super::dial::{Stream, dial, dial_with, resolve};
+use super::dial::Stream;
 use super::faults;
 use super::handshake::perform;
 use super::reader::Reader;
 use super::server::Server;
 use super::shared::{Limits, Shared};
-
 use super::writer::Writer;
 use crate::codec::generated::{connection, constants};
 use crate::codec::{Arguments, FieldTable, ShortStr};
-use crate::error::{Error, ErrorKind, Origin};
+use crate::error::{Error, ErrorKind};
 use crate::mux::handshake::Hello;
 use crate::mux::heartbeat::Heartbeat;
 use crate::mux::session::Session;
@@ -33,18 +30,6 @@ const UNREAD_FACTOR: usize = 64;
 /// In any case so many bytes of them may wait.
 const UNREAD_LEAST: usize = 1 << 20;
 
-/// Where to connect to.
-#[derive(Clone, Debug)]
-pub(crate) struct Address {
-    pub server: Server,
-    /// In place of TCP.
-    pub connector: Option<Connector>,
-    /// For each address of the host.
-    pub connect_timeout: Duration,
-    /// Likewise.
-    pub handshake_timeout: Duration,
-}
-
 /// A connection. Dropped without a close, it closes in the background.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -56,52 +41,17 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Connects to the first of the host's addresses with which that succeeds.
+    /// Performs the handshake over a stream and starts the two tasks.
     ///
     /// Cancel safe: dropped before it is done, it leaves nothing behind but a closed socket.
-    pub(crate) async fn connect(address: &Address, hello: Hello, limits: Limits) -> Result<Self, Error> {
-        if let Some(connector) = &address.connector {
-            let stream = dial_with(connector, &address.server, address.connect_timeout).await?;
-            return Self::over(stream, address, hello, limits).await;
-        }
-        let addresses = resolve(&address.server, address.connect_timeout).await?;
-        let mut failed = Vec::new();
-        for at in addresses {
-            match Self::connect_to(address, at, hello.clone(), limits).await {
-                // behind another address there may be one that answers
-                Err(error)
-                    if error.origin() == Origin::Network || error.kind() == ErrorKind::HandshakeTimeout =>
-                {
-                    failed.push(error);
-                }
-                connected => return connected,
-            }
-        }
-        let last = failed.pop().unwrap_or_else(|| faults::not_found(&address.server, None));
-        // what failed in the same way is told once
-        failed.retain(|error: &Error| error.kind() != last.kind());
-        Err(last.after(failed))
-    }
-
-    async fn connect_to(
-        address: &Address,
-        at: SocketAddr,
-        hello: Hello,
-        limits: Limits,
-    ) -> Result<Self, Error> {
-        let stream = dial(&address.server, at, address.connect_timeout).await?;
-        Self::over(stream, address, hello, limits).await
-    }
-
-    /// Performs the handshake over a stream and starts the two tasks.
-    async fn over(
+    pub(crate) async fn over(
         mut stream: Stream,
-        address: &Address,
+        server: &Server,
         hello: Hello,
+        handshake_timeout: Duration,
         limits: Limits,
     ) -> Result<Self, Error> {
-        let server = &address.server;
-        let opened = perform(&mut stream, server, hello, address.handshake_timeout).await?;
+        let opened = perform(&mut stream, server, hello, handshake_timeout).await?;
         let agreed = opened.established.agreed;
         let heartbeat = Heartbeat::new(agreed.heartbeat);
         let mut session = Session::new(agreed);

@@ -18,6 +18,7 @@ pub(crate) mod input;
 pub(crate) mod link;
 pub(crate) mod pipe;
 pub(crate) mod queue;
+pub(crate) mod race;
 pub(crate) mod reader;
 pub(crate) mod returns;
 pub(crate) mod server;

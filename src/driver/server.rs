@@ -19,6 +19,11 @@ impl Server {
         Self { host, port, quiet: false }
     }
 
+    /// The same, of a connection whose loss somebody else logs.
+    pub(crate) const fn quiet(host: String, port: u16) -> Self {
+        Self { host, port, quiet: true }
+    }
+
     /// Logs why a connection has ended; called once for each.
     pub(super) fn log_end(&self, error: &Error) {
         let Self { host, port, quiet } = self;

@@ -51,6 +51,7 @@ mod ledger;
 mod lessons;
 mod live;
 mod options;
+mod outage;
 mod publish;
 mod refused;
 mod reopen;

@@ -89,7 +89,8 @@ impl Options {
         self
     }
 
-    /// Tries the hosts in a random order, a new one for each round. In their order unless set.
+    /// Tries the hosts in a random order, a new one for each round. Unless set, the host of the last link is tried first, and
+    /// then the others in their order.
     pub fn shuffled(mut self) -> Self {
         self.shuffled = true;
         self

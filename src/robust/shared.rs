@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -23,6 +24,7 @@ use super::ledger::topology::Topology;
 use super::options::Options;
 use super::robust_channel::ChannelInner;
 use crate::codec::{FieldTable, ShortStr};
+use crate::driver::server::Server;
 use crate::error::{Error, ErrorKind, Origin, Result, Scope};
 use crate::mux::tune::Agreed;
 use crate::protocol::{Arguments, channel};
@@ -96,6 +98,8 @@ pub(super) struct Shared {
     pub restoring: tokio::sync::Mutex<()>,
     /// One probe at a time of whether a consumer that waits can be started.
     pub probing: tokio::sync::Mutex<()>,
+    /// Where the last link led to: tried first after its loss.
+    last_good: Mutex<Option<(Server, Option<SocketAddr>)>>,
     /// What is at work, and which acks came too late.
     pub tally: Arc<Tally>,
 }
@@ -161,6 +165,7 @@ impl Shared {
             trial: tokio::sync::Mutex::new(()),
             restoring: tokio::sync::Mutex::new(()),
             probing: tokio::sync::Mutex::new(()),
+            last_good: Mutex::new(None),
             tally: Arc::new(Tally::of_robust()),
         };
         (Arc::new(shared), received)
@@ -177,6 +182,15 @@ impl Shared {
     /// The pauses at a pace, from the user's seed if there is one.
     pub(super) fn pauses(&self, pace: Backoff) -> Pauses {
         pace.seeded_like(self.settings.backoff).pauses()
+    }
+
+    /// Where the last link led to, and by which address if it was made over TCP.
+    pub(super) fn last_good(&self) -> Option<(Server, Option<SocketAddr>)> {
+        self.last_good.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_last_good(&self, server: Server, at: Option<SocketAddr>) {
+        *self.last_good.lock().unwrap_or_else(PoisonError::into_inner) = Some((server, at));
     }
 
     // Events.

@@ -1,35 +1,27 @@
 //! The task behind each robust connection: it watches the link, and replaces it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::backoff::{Pace, Pauses};
-use super::event::{Entity, Event, Unrestored};
+use super::backoff::Pace;
+use super::event::{Event, Unrestored};
 use super::lessons::Lessons;
 use super::options::Options;
+use super::outage::Outage;
 use super::reopen::Reopened;
-use super::reopen_all::Channels;
 use super::restore::Restore;
 use super::robust_channel::ChannelInner;
 use super::robust_connection::RobustConnection;
-use super::shared::{Command, Phase, Shared, closed, runtime_ended};
+use super::shared::{Command, Phase, Shared, runtime_ended};
 use crate::error::{Error, ErrorKind, Result};
 use crate::single::{Blocked, SingleConnection};
 
-/// How often a broker that was there before may refuse what cannot heal, before that is believed: one that starts
-/// or stops may refuse what it takes a moment later.
-const REFUSALS: u32 = 3;
-
-/// … and for how long it must have refused it.
-const REFUSED: Duration = Duration::from_secs(10);
-
 /// How long to wait before a channel is opened again that could not be.
-const REOPEN: Duration = Duration::from_millis(250);
+pub(super) const REOPEN: Duration = Duration::from_millis(250);
 
 /// Connects for the first time.
 pub(super) async fn connect(options: Options) -> Result<RobustConnection> {
@@ -192,7 +184,7 @@ fn tell_blocked(shared: &Shared, reason: Option<crate::codec::ShortStr>) {
     }
 }
 
-fn retry_later(channel: &Arc<ChannelInner>, pause: Duration) {
+pub(super) fn retry_later(channel: &Arc<ChannelInner>, pause: Duration) {
     let (commands, generation) = (channel.shared().commands.clone(), channel.lock().generation);
     let channel = Arc::downgrade(channel);
     tokio::spawn(async move {
@@ -227,178 +219,5 @@ impl Drop for Ending {
         // already so, unless the runtime has dropped the task
         drop(self.0.end(&runtime_ended()));
         self.0.supervised.send_replace(false);
-    }
-}
-
-/// The time without a link.
-struct Outage {
-    began: Instant,
-    number: u32,
-    refusals: u32,
-    /// Since when there was nothing but refusals.
-    refused_since: Option<Instant>,
-    /// One round over the hosts, and no more.
-    once: bool,
-    pauses: Pauses,
-    lessons: Lessons,
-}
-
-impl Outage {
-    fn new(shared: &Shared, once: bool) -> Self {
-        Self {
-            began: Instant::now(),
-            number: 0,
-            refusals: 0,
-            refused_since: None,
-            once,
-            pauses: shared.options().backoff.pauses(),
-            lessons: Lessons::default(),
-        }
-    }
-
-    /// Connects and restores everything.
-    async fn end(&mut self, shared: &Arc<Shared>) -> Result<SingleConnection> {
-        let attempts = shared.options().attempts;
-        loop {
-            let mut failed = Vec::new();
-            let round = shared.options().round();
-            for (host, port) in round {
-                self.number += 1;
-                let error = match self.attempt(shared, &host, port).await {
-                    Ok(link) => return Ok(link),
-                    Err(error) => error,
-                };
-                let number = self.number;
-                tracing::debug!(
-                    number,
-                    %host,
-                    port,
-                    error = format_args!("{error:#}"),
-                    "an attempt to connect failed"
-                );
-                shared.tell(Event::Failed { number, host, port, error: error.clone() });
-                let given_up = attempts.is_some_and(|most| number >= most);
-                if given_up || (self.is_refused(shared, &error) && !self.once) {
-                    return Err(error.after(failed));
-                }
-                failed.push(error);
-            }
-            if self.once
-                && let Some(last) = failed.pop()
-            {
-                return Err(last.after(failed));
-            }
-            tokio::time::sleep(self.pauses.next()).await;
-        }
-    }
-
-    /// Whether an error cannot heal, and no attempt will do better.
-    fn is_refused(&mut self, shared: &Shared, error: &Error) -> bool {
-        if !cannot_heal(error) {
-            (self.refusals, self.refused_since) = (0, None);
-            return false;
-        }
-        self.refusals += 1;
-        let since = *self.refused_since.get_or_insert_with(Instant::now);
-        // for the first time there is no reason to think that it would be taken a moment later
-        let is_first = shared.lock().epoch == 1;
-        is_first || (self.refusals >= REFUSALS && since.elapsed() >= REFUSED)
-    }
-
-    async fn attempt(&mut self, shared: &Arc<Shared>, host: &str, port: u16) -> Result<SingleConnection> {
-        let number = self.number;
-        tracing::debug!(number, %host, port, "connecting");
-        shared.tell(Event::Attempt { number, host: host.to_owned(), port });
-        let options = shared.options().connect.at(host, port);
-        let link = options.connect_single(Arc::clone(&shared.tally)).await?;
-        let unrestored = self.restore(shared, &link).await?;
-        let took = self.began.elapsed();
-        if shared.lock().epoch > 1 {
-            tracing::info!(?took, unrestored = unrestored.len(), %host, port, "restored");
-            shared.tell(Event::Restored { took, unrestored });
-        }
-        Ok(link)
-    }
-
-    /// Brings everything back on a new link, before anybody may use it.
-    async fn restore(&mut self, shared: &Arc<Shared>, link: &SingleConnection) -> Result<Vec<Unrestored>> {
-        // also if this is dropped
-        let unfinished = Unfinished(Some(link));
-        let mut restore = Restore::new(shared, link, &self.lessons);
-        restore.topology().await?;
-        let mut unrestored = restore.finish().await?;
-        let mut channels = Channels::default();
-        let mut restored = channels.reopen(shared, link, &self.lessons).await;
-        if restored.is_ok() && !link.is_open() {
-            restored = Err(link.closed().await);
-        }
-        let Channels { mut reopened, later } = channels;
-        if let Err(error) = restored {
-            // one that does not answer must not live on beside the next
-            drop(unfinished);
-            for done in reopened {
-                done.sort_out(&error).await;
-            }
-            return Err(error);
-        }
-        for done in &mut reopened {
-            unrestored.append(&mut done.unrestored);
-        }
-        for (channel, error) in &later {
-            let entity = Entity::Channel { number: channel.id };
-            unrestored.push(Unrestored { entity, error: error.clone() });
-        }
-        {
-            let mut state = shared.lock();
-            if matches!(state.phase, Phase::Ended(_)) {
-                return Err(closed());
-            }
-            if state.epoch > 1 {
-                shared.reconnects.fetch_add(1, Ordering::Relaxed);
-            }
-            // all at once: whoever finds the link finds its channels
-            state.agreement = (link.server_properties().clone(), link.agreed());
-            state.phase = Phase::Up(link.clone());
-            for done in &mut reopened {
-                done.release(state.epoch);
-            }
-        }
-        unfinished.finish();
-        for done in reopened {
-            done.tell();
-        }
-        for (channel, _) in later {
-            retry_later(&channel, REOPEN);
-        }
-        shared.changed.notify_waiters();
-        Ok(unrestored)
-    }
-}
-
-/// A link that nobody may use yet. Dropped, it ends: what was started on it must not go on.
-struct Unfinished<'a>(Option<&'a SingleConnection>);
-
-impl Unfinished<'_> {
-    fn finish(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Unfinished<'_> {
-    fn drop(&mut self) {
-        if let Some(link) = self.0 {
-            let text = "the connection was given up before everything on it was restored";
-            link.give_up(Error::new(ErrorKind::ConnectionLost, text));
-        }
-    }
-}
-
-/// Whether trying again would only bring the same answer.
-fn cannot_heal(error: &Error) -> bool {
-    match error.kind() {
-        // without the server's word for it, the network may have cut the login short
-        ErrorKind::Auth => error.origin() == crate::error::Origin::Peer,
-        ErrorKind::Vhost | ErrorKind::NotAmqp | ErrorKind::Config | ErrorKind::Unsupported => true,
-        _ => false,
     }
 }

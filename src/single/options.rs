@@ -15,7 +15,9 @@ use crate::codec::primitive::heartbeat_seconds;
 use crate::codec::table::FieldError;
 use crate::codec::{FieldTable, FieldValue, ShortStr};
 use crate::driver::connector::{Connector, Transport};
-use crate::driver::link::{Address, Link};
+use crate::driver::dial::Stream;
+use crate::driver::link::Link;
+use crate::driver::race::{Connected, Means, Progress, Race};
 use crate::driver::server::Server;
 use crate::driver::shared::Limits;
 use crate::error::{Error, ErrorKind, Origin, Result, Scope};
@@ -85,7 +87,8 @@ impl ConnectOptions {
     /// Everything may be left out: `amqp://` means user and password `guest`, host `localhost`, port 5672
     /// and vhost `/`. An empty path, as in `amqp://host/`, means the vhost `/`, too. All parts are
     /// percent-decoded: write a vhost `a/b` as `a%2Fb`. An IPv6 address stands in brackets. Several hosts are
-    /// tried in their order; a robust connection tries them again after each loss. The query may
+    /// tried in their order: the next one as soon as one fails, or has not answered for 250 ms. A robust connection tries
+    /// them again after each loss. The query may
     /// have `heartbeat` (seconds), `connection_timeout` (milliseconds), `channel_max`, `frame_max` and
     /// `auth_mechanism` (`plain`, `amqplain`, `external`, `anonymous`; several in the order of preference).
     ///
@@ -186,7 +189,8 @@ impl ConnectOptions {
     /// Unix socket, or to a broker in memory. It is given host and port, and yields the stream to speak AMQP over.
     ///
     /// It is called for each attempt to connect to a host; a robust connection calls it again after each loss. It has
-    /// [`connect_timeout`](Self::connect_timeout) for each call. Its error becomes the source of one with
+    /// [`connect_timeout`](Self::connect_timeout) for each call. While it is silent for more than 250 ms, it is called for the
+    /// next host, too, and the stream that comes first is taken. Its error becomes the source of one with
     /// [`ErrorKind::Connect`] that names the host.
     ///
     /// ```no_run
@@ -210,7 +214,8 @@ impl ConnectOptions {
         self
     }
 
-    /// How long connecting to one address of the host may take; 10 s unless set.
+    /// How long connecting to one address of the host may take; 10 s unless set. Once an address has been silent for 250 ms,
+    /// the next one is tried at the same time.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.connect_timeout = limit;
         self
@@ -271,20 +276,23 @@ impl ConnectOptions {
 
     /// Connects to the first host that takes the connection. Another host is tried unless one refuses user or vhost.
     pub(crate) async fn connect_single(&self, tally: Arc<Tally>) -> Result<SingleConnection> {
-        let hello = self.hello()?;
-        let mut failed = Vec::new();
+        let mut race = self.race();
         for server in &self.servers {
-            let address = Address {
-                server: server.clone(),
-                connector: self.connector.clone(),
-                connect_timeout: self.connect_timeout,
-                handshake_timeout: self.handshake_timeout,
-            };
-            match Link::connect(&address, hello.clone(), self.limits).await {
-                Ok(link) => return Ok(SingleConnection::new(link, tally)),
+            race.add(server, None);
+        }
+        let mut failed = Vec::new();
+        while let Some(progress) = race.next().await {
+            match progress {
+                Progress::Started(_) | Progress::Stalled => {}
                 // the next host would say the same: they are of one cluster
-                Err(error) if is_refusal(&error) => return Err(error.after(failed)),
-                Err(error) => failed.push(error),
+                Progress::Failed(_, error) if is_refusal(&error) => return Err(error.after(failed)),
+                Progress::Failed(_, error) => failed.push(error),
+                Progress::Connected(Connected { server, stream, .. }) => {
+                    match self.log_in(&server, stream, Arc::clone(&tally)).await {
+                        Ok(connection) => return Ok(connection),
+                        Err(error) => race.failed(&server, error),
+                    }
+                }
             }
         }
         let last =
@@ -292,15 +300,26 @@ impl ConnectOptions {
         Err(last.after(failed))
     }
 
+    /// A race between hosts, without any so far.
+    pub(crate) fn race(&self) -> Race {
+        let (connector, connect_timeout) = (self.connector.clone(), self.connect_timeout);
+        Race::new(Means { connector, connect_timeout })
+    }
+
+    /// Performs the handshake over a stream.
+    pub(crate) async fn log_in(
+        &self,
+        server: &Server,
+        stream: Stream,
+        tally: Arc<Tally>,
+    ) -> Result<SingleConnection> {
+        let link = Link::over(stream, server, self.hello()?, self.handshake_timeout, self.limits).await?;
+        Ok(SingleConnection::new(link, tally))
+    }
+
     /// The hosts and ports to connect to.
     pub(crate) fn hosts(&self) -> Vec<(String, u16)> {
         self.servers.iter().map(|server| (server.host.clone(), server.port)).collect()
-    }
-
-    /// The same for just this host, whose loss somebody else logs.
-    pub(crate) fn at(&self, host: impl Into<String>, port: u16) -> Self {
-        let server = Server { quiet: true, ..Server::new(host.into(), port) };
-        Self { servers: vec![server], ..self.clone() }
     }
 
     /// How long a call may take; `None` for ever.

@@ -46,7 +46,8 @@ async fn it_has_the_time_to_connect_and_no_more() {
     let began = Instant::now();
     let error = stuck.connect_timeout(Duration::from_secs(3)).connect().await.unwrap_err();
     names_the_host(&error, "cannot connect to two.example:5673: no answer within 3 s");
-    assert_eq!(began.elapsed().as_secs(), 6);
+    // the second host is asked while the first one is silent
+    assert_eq!(began.elapsed().as_millis(), 3250);
 }
 
 #[tokio::test(start_paused = true)]
