@@ -181,10 +181,8 @@ pub enum Settled {
 
 impl Delivery {
     #[inline]
-    pub(super) fn new(mut raw: Raw, acks: &Arc<Acks>) -> Self {
-        if acks.tag_base != 0 {
-            raw.tag += acks.tag_base;
-        }
+    /// `raw` has the number that users see.
+    pub(super) fn new(raw: Raw, acks: &Arc<Acks>) -> Self {
         Self { incoming: Incoming { raw }, acks: Arc::clone(acks) }
     }
 

@@ -116,7 +116,10 @@ impl SingleChannel {
     pub(crate) async fn get(&self, method: basic::Get) -> Result<Option<Delivery>> {
         let delivery = self.inner.link.get(&method).await?;
         let acks = || Arc::new(Acks::new(&self.inner, method.no_ack));
-        Ok(delivery.map(|delivery| Delivery::new(delivery, &acks())))
+        Ok(delivery.map(|mut delivery| {
+            delivery.tag += self.inner.tag_base;
+            Delivery::new(delivery, &acks())
+        }))
     }
 
     /// Acknowledges, nacks or rejects by the tag that `method` makes of the server's.

@@ -85,9 +85,7 @@ impl SingleConsumer {
         }
         self.state = State::Paused;
         if self.needs_acks() {
-            self.queue.free(std::mem::take(&mut self.counted));
-            self.channel.link.abandon_consumer(&self.queue, &self.taken);
-            self.taken.clear();
+            self.abandon();
         }
         self.cancelling().await
     }
@@ -107,6 +105,7 @@ impl SingleConsumer {
         let mut context = Context::from_waker(Waker::noop());
         while let Poll::Ready(Ok(weight)) = old.poll_take(&mut rest, &mut context) {
             old.free(weight);
+            rest.iter_mut().for_each(|raw: &mut Raw| raw.tag += self.channel.tag_base);
             self.taken.append(&mut rest);
         }
         self.state = State::Running;
@@ -145,11 +144,31 @@ impl SingleConsumer {
         {
             return Poll::Ready(end.map(Err));
         }
-        let delivery = self.taken.pop_front();
-        if let Some(raw) = &delivery {
+        // looked at where it lies: a copy of it would wait for its own stores
+        if let Some(raw) = self.taken.front() {
             self.position.pass(raw);
         }
+        let delivery = self.taken.pop_front();
         Poll::Ready(delivery.map(|raw| Ok(Delivery::new(raw, &self.acks))))
+    }
+
+    /// Gives what was taken the numbers that users see; done for a batch, since on most channels they are the server's.
+    fn number_taken(&mut self) {
+        if self.channel.tag_base != 0 {
+            for raw in &mut self.taken {
+                raw.tag += self.channel.tag_base;
+            }
+        }
+    }
+
+    /// Cancels the consumer in the background, and gives back what was not handed out.
+    fn abandon(&mut self) {
+        self.queue.free(std::mem::take(&mut self.counted));
+        for raw in &mut self.taken {
+            raw.tag -= self.channel.tag_base;
+        }
+        self.channel.link.abandon_consumer(&self.queue, &self.taken);
+        self.taken.clear();
     }
 
     /// Takes what waits. `Err`: nothing more will come, and why, if that is to be told.
@@ -163,6 +182,7 @@ impl SingleConsumer {
         let end = match taken {
             Ok(weight) => {
                 self.counted = weight;
+                self.number_taken();
                 return Poll::Ready(Ok(()));
             }
             // whoever resumes it polls it again
@@ -189,8 +209,7 @@ impl SingleConsumer {
 
 impl Drop for SingleConsumer {
     fn drop(&mut self) {
-        self.queue.free(self.counted);
-        self.channel.link.abandon_consumer(&self.queue, &self.taken);
+        self.abandon();
     }
 }
 
