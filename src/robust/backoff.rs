@@ -5,10 +5,12 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hasher};
 use std::time::Duration;
 
 /// How long to wait between two rounds of attempts to connect: a random time, whose bound doubles from
-/// [`first`](Self::first) to [`most`](Self::most). The first attempt after a loss is made at once.
+/// [`first`](Self::first) to [`most`](Self::most). The first attempt after a loss is made at once. In an outage of more than
+/// 30 s the bound grows to a fortieth of the outage so far, up to [`long_outage`](Self::long_outage).
 ///
-/// The random part keeps many clients from coming back at the same moment; the low bound on the rest keeps an
-/// outage from lasting much longer than its cause.
+/// The random part keeps many clients from coming back at the same moment. The bound keeps an outage from lasting much
+/// longer than its cause: with the defaults by at most 750 ms or 2.5 %, whichever is more, and never by more than 10 s. In a
+/// long outage, 200 connections make some 40 attempts a second.
 ///
 /// ```
 /// use std::time::Duration;
@@ -20,17 +22,20 @@ use std::time::Duration;
 pub struct Backoff {
     first: Duration,
     most: Duration,
+    long_outage: Duration,
     seed: Option<u64>,
 }
 
 impl Backoff {
-    /// At most 50 ms for the first pause, and at most 750 ms for any.
+    /// At most 50 ms for the first pause, at most 750 ms for any in the first 30 s, and at most 10 s for any.
     pub const fn new() -> Self {
-        Self::bounded(Duration::from_millis(50), Duration::from_millis(750))
+        let (first, most) = (Duration::from_millis(50), Duration::from_millis(750));
+        Self { long_outage: Duration::from_secs(10), ..Self::bounded(first, most) }
     }
 
+    /// However long it takes.
     pub(super) const fn bounded(first: Duration, most: Duration) -> Self {
-        Self { first, most, seed: None }
+        Self { first, most, long_outage: Duration::ZERO, seed: None }
     }
 
     /// The bound of the first pause; at least 1 ms.
@@ -39,9 +44,18 @@ impl Backoff {
         self
     }
 
-    /// The bound of any pause; at least 1 ms.
+    /// The bound of any pause in the first 30 s of an outage; 750 ms unless set, and at least 1 ms.
     pub fn most(mut self, bound: Duration) -> Self {
         self.most = bound.max(Duration::from_millis(1));
+        self
+    }
+
+    /// The bound of any pause in an outage of more than 30 s; 10 s unless set. It is reached after 40 times as long. What is
+    /// less than [`most`](Self::most), such as zero, changes nothing: then that holds for long outages, too.
+    ///
+    /// A higher bound spares the broker and the network; a lower one notices sooner that the broker is back.
+    pub fn long_outage(mut self, bound: Duration) -> Self {
+        self.long_outage = bound;
         self
     }
 
@@ -70,7 +84,7 @@ impl Backoff {
 
     /// The pauses of one outage.
     pub(super) fn pauses(self) -> Pauses {
-        Pauses { bound: self.first.min(self.most), most: self.most, seed: self.seed }
+        Pauses { bound: self.first.min(self.most), backoff: self, seed: self.seed }
     }
 }
 
@@ -80,11 +94,17 @@ impl Default for Backoff {
     }
 }
 
+/// From then on pauses may grow with the outage …
+const LONG: Duration = Duration::from_secs(30);
+
+/// … to this part of it.
+const SHARE: u32 = 40;
+
 /// The pauses of one outage, each longer than the one before, on average.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pauses {
     bound: Duration,
-    most: Duration,
+    backoff: Backoff,
     /// Another one for each pause.
     seed: Option<u64>,
 }
@@ -92,8 +112,15 @@ pub(super) struct Pauses {
 impl Pauses {
     /// The next one: anything from nothing to the bound, so that clients spread out.
     pub(super) fn next(&mut self) -> Duration {
+        self.next_after(Duration::ZERO)
+    }
+
+    /// The next one in an outage that has lasted so long.
+    pub(super) fn next_after(&mut self, outage: Duration) -> Duration {
+        let Backoff { most, long_outage, .. } = self.backoff;
+        let most = if outage > LONG { most.max(long_outage.min(outage / SHARE)) } else { most };
         let bound = self.bound;
-        self.bound = bound.saturating_mul(2).min(self.most);
+        self.bound = bound.saturating_mul(2).min(most);
         let random = match &mut self.seed {
             None => RandomState::new().build_hasher().finish(),
             Some(seed) => {
@@ -160,6 +187,20 @@ mod tests {
         assert!(taken.iter().all(|pause| *pause <= Duration::from_millis(750)));
         assert!(taken.iter().any(|pause| *pause > Duration::from_millis(300)), "{taken:?}");
         assert!(taken.windows(2).any(|pair| pair[0] != pair[1]));
+    }
+
+    #[test]
+    fn pauses_of_a_long_outage_grow_with_it() {
+        let longest = |backoff: Backoff, seconds| {
+            let mut pauses = backoff.pauses();
+            let outage = Duration::from_secs(seconds);
+            (0..200).map(|_| pauses.next_after(outage)).max().unwrap_or_default().as_millis()
+        };
+        let usual = Backoff::new();
+        assert!((600..=750).contains(&longest(usual, 30)));
+        assert!((1200..=1500).contains(&longest(usual, 60)));
+        assert!((8000..=10_000).contains(&longest(usual, 3600)));
+        assert!(longest(usual.long_outage(Duration::ZERO), 3600) <= 750);
     }
 
     #[test]

@@ -96,7 +96,7 @@ impl Options {
         self
     }
 
-    /// How long to wait when no host could be connected to.
+    /// How long to wait when no host could be connected to; [`Backoff::new`] unless set.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self

@@ -97,7 +97,8 @@ impl Outage {
                     return Err(failed.pop().unwrap_or_else(nowhere).after(failed));
                 }
                 Some(Progress::Stalled) | None => {
-                    next_round.get_or_insert_with(|| Instant::now() + self.pauses.next());
+                    next_round
+                        .get_or_insert_with(|| Instant::now() + self.pauses.next_after(self.began.elapsed()));
                 }
             }
         }

@@ -73,7 +73,8 @@ async fn a_robust_connection_outlives_a_virtual_hour_and_a_restart() {
     let delivery = deliveries.next().await.unwrap().unwrap();
     assert_eq!(delivery.body_str(), Some("during the outage"));
     delivery.ack().unwrap();
-    assert!(restarted.elapsed() < Duration::from_secs(1));
+    // the longest pause after a long outage
+    assert!(restarted.elapsed() <= Duration::from_secs(10));
     assert_eq!(connection.counters().reconnects, 1);
 }
 

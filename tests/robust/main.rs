@@ -35,6 +35,8 @@ mod latency;
 #[cfg(test)]
 mod losing;
 #[cfg(test)]
+mod outages;
+#[cfg(test)]
 mod publishing;
 #[cfg(test)]
 mod relays;
