@@ -55,6 +55,7 @@ pub struct Options {
     pub(super) republish: bool,
     pub(super) revive: bool,
     pub(super) locked_limit: Duration,
+    pub(super) refused_limit: Duration,
 }
 
 impl ConnectOptions {
@@ -72,6 +73,7 @@ impl ConnectOptions {
             republish: true,
             revive: true,
             locked_limit: Duration::from_secs(10),
+            refused_limit: Duration::from_secs(15 * 60),
         }
     }
 }
@@ -154,6 +156,15 @@ impl Options {
     /// the rest waits; 10 s unless set.
     pub fn locked_limit(mut self, limit: Duration) -> Self {
         self.locked_limit = limit;
+        self
+    }
+
+    /// How long the broker may refuse what it took before, such as user, password or vhost, until the connection gives up;
+    /// 15 minutes unless set, and in any case three refusals in a row. A broker may refuse a valid login while it
+    /// starts or stops, and while its LDAP or HTTP backend is down: then it answers 403, too. A refusal when connecting for
+    /// the first time ends it at once.
+    pub fn refused_limit(mut self, limit: Duration) -> Self {
+        self.refused_limit = limit;
         self
     }
 

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
@@ -18,12 +17,8 @@ use crate::driver::server::Server;
 use crate::error::{Error, ErrorKind, Origin, Result};
 use crate::single::SingleConnection;
 
-/// How often a broker that was there before may refuse what cannot heal, before that is believed: one that starts
-/// or stops may refuse what it takes a moment later.
+/// How often at least a broker that took a login before must refuse it, before that is believed.
 const REFUSALS: u32 = 3;
-
-/// … and for how long it must have refused it.
-const REFUSED: Duration = Duration::from_secs(10);
 
 /// The time without a link.
 pub(super) struct Outage {
@@ -161,7 +156,7 @@ impl Outage {
         let since = *self.refused_since.get_or_insert_with(Instant::now);
         // for the first time there is no reason to think that it would be taken a moment later
         let is_first = shared.lock().epoch == 1;
-        is_first || (self.refusals >= REFUSALS && since.elapsed() >= REFUSED)
+        is_first || (self.refusals >= REFUSALS && since.elapsed() >= shared.settings.refused_limit)
     }
 
     /// Logs in over a stream, and brings everything back. `None`: that failed, and the race knows.

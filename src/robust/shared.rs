@@ -115,6 +115,7 @@ pub(super) struct Settings {
     pub locked_limit: Duration,
     /// Lends its seed to all that is random.
     backoff: Backoff,
+    pub refused_limit: Duration,
 }
 
 impl Settings {
@@ -127,6 +128,7 @@ impl Settings {
             call_limit: options.connect.call_limit(),
             locked_limit: options.locked_limit,
             backoff: options.backoff,
+            refused_limit: options.refused_limit,
         }
     }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use lepus::ConnectOptions;
 use lepus::broker::{Broker, Keep};
+use lepus::{ConnectOptions, ErrorKind};
 use tokio::time::{Instant, sleep};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -39,4 +39,31 @@ async fn attempts_become_rare_in_a_long_outage() {
     let restarted = Instant::now();
     connection.ready().await.unwrap();
     assert!(restarted.elapsed() <= Duration::from_secs(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_are_believed_after_a_quarter_of_an_hour() {
+    let broker = without_port().await;
+    let options = ConnectOptions::new(&broker.url()).unwrap().connector(broker.connector()).robust();
+    let patient = options.connect().await.unwrap();
+    let hasty = options.clone().refused_limit(MINUTE).connect().await.unwrap();
+    for (minutes, survives) in [(14, true), (16, false)] {
+        let refused = Instant::now();
+        broker.refuse_logins(true);
+        broker.cut();
+        if survives {
+            // an LDAP server that is down
+            let error = hasty.closed().await;
+            assert_eq!((error.kind(), refused.elapsed().as_secs() / 60), (ErrorKind::Auth, 1));
+        }
+        sleep(MINUTE * minutes - refused.elapsed()).await;
+        broker.refuse_logins(false);
+        let outcome = patient.ready().await;
+        assert_eq!(outcome.is_ok(), survives, "{outcome:?}");
+    }
+    // the first time, at once
+    broker.refuse_logins(true);
+    let began = Instant::now();
+    let error = options.retry_first_connect().connect().await.unwrap_err();
+    assert_eq!((error.kind(), began.elapsed().as_secs()), (ErrorKind::Auth, 0));
 }
