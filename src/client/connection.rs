@@ -316,8 +316,9 @@ impl Connection {
         }
     }
 
-    /// Gives the server a new secret, such as a renewed OAuth 2 token, before the old one expires. A robust connection
-    /// uses it for later links, too. `reason` goes to the server's log.
+    /// Gives the server a new secret, such as a renewed OAuth 2 token, before the old one expires. `reason` goes to the
+    /// server's log. A robust connection uses it for later links, too, once the server has taken it; while it has no link,
+    /// or if the link is lost before the answer, it returns at once and uses it for the next login.
     ///
     /// # Errors
     /// When the server refuses it: then it closes the connection, and a robust one connects again with the old secret.

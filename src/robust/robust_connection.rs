@@ -11,6 +11,7 @@ use super::shared::{Handle, Shared, closed};
 use crate::codec::{FieldTable, ShortStr};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mux::tune::Agreed;
+use crate::protocol::{Arguments, connection, constants};
 use crate::single::Blocked;
 
 /// A connection that outlives losses. It closes in the background when the last handle of it, and of its channels and
@@ -111,20 +112,27 @@ impl RobustConnection {
         self.shared().ended().await
     }
 
-    /// Gives the server a new secret, which later links use, too. An error leaves the old one in use.
+    /// Gives the server a new secret, and later links once the server has taken it. Without a link, or if that is lost
+    /// before the server has answered, the next login tells whether it is right.
     pub(crate) async fn update_secret(&self, new_secret: Bytes, reason: &str) -> Result<()> {
         let password = String::from_utf8(new_secret.to_vec())
             .map_err(|_| Error::new(ErrorKind::Argument, "the secret is not a text"))?;
-        self.shared().options().connect.set_password(password);
-        match self.shared().link() {
-            Some((link, _)) => match link.update_secret(new_secret, reason).await {
-                // the next link has it from the start
-                Err(_) if !link.is_open() && self.is_open() => Ok(()),
-                updated => updated,
-            },
-            None => Ok(()),
+        if let Some((link, _)) = self.shared().link()
+            && let Err(error) = link.update_secret(new_secret, reason).await
+            && (link.is_open() || is_secret_refused(&error) || !self.is_open())
+        {
+            return Err(error);
         }
+        self.shared().options().connect.set_password(password);
+        Ok(())
     }
+}
+
+/// Whether the server closed the connection because of the secret, and not for another reason at that moment.
+fn is_secret_refused(error: &Error) -> bool {
+    error.kind() == ErrorKind::ConnectionClosed
+        && (error.method() == Some(<connection::UpdateSecret as Arguments>::ID)
+            || error.reply_code() == Some(constants::NOT_ALLOWED))
 }
 
 impl fmt::Debug for RobustConnection {

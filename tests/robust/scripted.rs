@@ -546,3 +546,42 @@ async fn again_with(listener: &Listener) -> Peer {
     server.open_channel(1).await;
     server
 }
+
+#[test]
+fn a_refused_secret_is_told_and_not_used() {
+    test(async |_| {
+        let (listener, mut server, connection) = connected(|options| options).await;
+        let answered = [("first", None), ("bad", Some(530)), ("lost", Some(0))];
+        for (number, (secret, refusal)) in answered.into_iter().enumerate() {
+            let (updated, ()) = both(connection.update_secret(secret, "expires"), async {
+                server.receive::<connection::UpdateSecret>(0).await;
+                match refusal {
+                    None => server.send(0, connection::UpdateSecretOk).await,
+                    Some(530) => {
+                        let reply_text = short("New secret was refused by one of the backends");
+                        let close = connection::Close { reply_code: 530, reply_text, ..Default::default() };
+                        server.send(0, close).await;
+                        server.receive::<connection::CloseOk>(0).await;
+                    }
+                    Some(_) => {}
+                }
+                if number > 0 {
+                    server.end().await;
+                }
+            })
+            .await;
+            assert_eq!(updated.err().and_then(|error| error.reply_code()), refusal.filter(|code| *code > 0));
+            if number > 0 {
+                server = listener.accept().await;
+                let login = server.login().await;
+                let used = if number == 1 { "first" } else { "lost" };
+                assert!(login.response.ends_with(used.as_bytes()), "{:?}", login.response);
+                server.send(0, TUNE).await;
+                server.receive::<connection::TuneOk>(0).await;
+                server.receive::<connection::Open>(0).await;
+                server.send(0, connection::OpenOk).await;
+                within("the link", connection.ready()).await.unwrap();
+            }
+        }
+    });
+}
