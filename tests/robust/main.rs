@@ -52,3 +52,5 @@ mod scripted;
 mod through;
 #[cfg(test)]
 mod tools;
+#[cfg(test)]
+mod unanswered;
