@@ -18,6 +18,8 @@ pub(super) struct Call<'a> {
     again: bool,
     /// Whether the whole connection was closed because of a method like this.
     accused: bool,
+    /// How often it was sent, and its answer lost.
+    sent: u32,
     deadline: Option<Instant>,
     _turn: MutexGuard<'a, ()>,
 }
@@ -29,12 +31,12 @@ impl<'a> Call<'a> {
         let Some(turn) = before(deadline, channel.turn.lock()).await else {
             return Err(no_turn(channel, method));
         };
-        Ok(Self { channel, method, again, accused: false, deadline, _turn: turn })
+        Ok(Self { channel, method, again, accused: false, sent: 0, deadline, _turn: turn })
     }
 
     /// Waits for a plain channel to make it on.
     pub(super) async fn live(&self) -> Result<Live> {
-        self.channel.live(self.method, self.deadline).await
+        self.channel.live(self.method, self.sent, self.deadline).await
     }
 
     /// It has failed there. `Ok`: it is to be made again.
@@ -52,6 +54,7 @@ impl<'a> Call<'a> {
             }
             self.accused = true;
         }
+        self.sent += 1;
         tracing::debug!(%error, "a call is made again on the next link");
         Ok(())
     }
@@ -74,7 +77,7 @@ fn no_turn(channel: &ChannelInner, method: MethodId) -> Error {
     let core = channel.lock();
     let call = format_args!("{method} on channel {}", core.number);
     if let Phase::Down(why) = &core.phase {
-        return out_of_time(call, limit, Some(why.clone()));
+        return out_of_time(call, 0, limit, Some(why.clone()));
     }
     let limit = limit.unwrap_or_default().as_secs_f32();
     let text =

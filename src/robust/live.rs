@@ -21,7 +21,8 @@ pub(super) struct Live {
 
 impl ChannelInner {
     /// Waits for a plain channel that has not ended. An error: there will be none, or not in time.
-    pub(super) async fn live(&self, method: MethodId, deadline: Option<Instant>) -> Result<Live> {
+    /// `sent`: how often that was done before for this call.
+    pub(super) async fn live(&self, method: MethodId, sent: u32, deadline: Option<Instant>) -> Result<Live> {
         let mut is_first = true;
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
@@ -44,7 +45,7 @@ impl ChannelInner {
             is_first = false;
             if before(deadline, changed).await.is_none() {
                 let call = format_args!("{method} on channel {number}");
-                return Err(out_of_time(call, self.shared().settings.call_limit, why));
+                return Err(out_of_time(call, sent, self.shared().settings.call_limit, why));
             }
         }
     }

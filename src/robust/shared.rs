@@ -264,7 +264,7 @@ impl Shared {
             };
             is_first = false;
             if before(deadline, changed).await.is_none() {
-                return Err(out_of_time(channel::Open::ID, self.settings.call_limit, why));
+                return Err(out_of_time(channel::Open::ID, 0, self.settings.call_limit, why));
             }
         }
     }
@@ -352,10 +352,23 @@ pub(super) fn runtime_ended() -> Error {
     Error::new(ErrorKind::RuntimeEnded, text)
 }
 
-/// `what` waited too long for the link. `why` there is none: whoever is to blame for that is to blame for this.
-pub(super) fn out_of_time(what: impl Display, limit: Option<Duration>, why: Option<Error>) -> Error {
+/// `what` waited too long for the link, after it was `sent` so often on earlier ones. `why` there is none: whoever is to
+/// blame for that is to blame for this.
+pub(super) fn out_of_time(
+    what: impl Display,
+    sent: u32,
+    limit: Option<Duration>,
+    why: Option<Error>,
+) -> Error {
     let limit = limit.unwrap_or_default().as_secs_f32();
-    let text = format!("{what}: not sent, because there was no connection within {limit} s");
+    let times = if sent == 1 { "once".to_owned() } else { format!("{sent} times") };
+    let text = match sent {
+        0 => format!("{what}: not sent, because there was no connection within {limit} s"),
+        _ => format!(
+            "{what}: sent {times} within {limit} s, but the connection was lost before the answer; the server may have \
+             acted on it"
+        ),
+    };
     let error = Error::new(ErrorKind::Timeout, text);
     match why {
         Some(why) => error.with_origin(why.origin()).with_source(why),
