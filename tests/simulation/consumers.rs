@@ -27,7 +27,9 @@ pub(crate) async fn work(world: Arc<World>, connection: Connection, mut dice: Di
             drop(consumer);
             consumer = loop {
                 match queue.consume().prefetch(prefetch).await {
-                    Err(error) if error.kind() == ErrorKind::Timeout => {}
+                    Err(error) if error.kind() == ErrorKind::Timeout => {
+                        log!(world.trace, "worker", "tries again: {error}");
+                    }
                     consumer => break consumer?,
                 }
             };
@@ -57,11 +59,16 @@ pub(crate) async fn work(world: Arc<World>, connection: Connection, mut dice: Di
             sleep(pause).await;
         }
         let settled = match dice.below(100) {
-            share if share < refuses && world.is_chaos() => delivery.nack(true)?,
-            share if share > 90 => delivery.ack_multiple()?,
-            _ => delivery.ack()?,
+            share if share < refuses && world.is_chaos() => delivery.nack(true),
+            share if share > 90 => delivery.ack_multiple(),
+            _ => delivery.ack(),
         };
         log!(world.trace, "worker", "{id:?}: {settled:?}");
+        match settled {
+            // all has arrived, and the end came during the pause
+            Err(error) if error.kind() == ErrorKind::Closed && !world.is_chaos() => {}
+            settled => drop(settled?),
+        }
     }
 }
 

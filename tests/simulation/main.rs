@@ -7,7 +7,8 @@
 //! - Nothing that was confirmed is lost: the consumer gets it.
 //! - A publisher's messages first arrive in their order, but for those that are marked as redelivered or republished.
 //! - No message arrives twice without such a mark.
-//! - What a user declared and bound is at the broker, and what he deleted and unbound is not, after a last loss.
+//! - What a user declared and bound is at the broker, and what he deleted and unbound is not, after a last loss. Of what a call
+//!   timed out on, or was not waited for, he knows nothing, nor of its bindings.
 //! - A server-named queue and a consumer that the server has cancelled work after the last loss.
 //! - Messages that are not confirmed take no more memory than their limit.
 //! - Nobody waits for ever: all that is under way ends soon after everything has healed, in virtual time, and after the close
@@ -20,8 +21,8 @@
 //!
 //! ```text
 //! cargo test --test simulation                                # 200 seeds
-//! LEPUS_SIMULATION_SECONDS=60 cargo test --test simulation    # as many as fit into a minute
-//! LEPUS_SIMULATION_SEED=123 cargo test --test simulation -- --nocapture   # one, with its trace
+//! LEPUS_SIMULATION_SECONDS=60 cargo test --test simulation    # as many as fit into a minute; LEPUS_SIMULATION_FIRST=1000 from there
+//! LEPUS_SIMULATION_SEED=123 cargo test --test simulation -- --nocapture seeds   # one, with its trace
 //! ```
 
 #[cfg(test)]

@@ -3,7 +3,9 @@
 use std::cell::Cell;
 use std::env;
 use std::panic;
-use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, Once};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Builder;
@@ -62,6 +64,29 @@ fn report(seed: u64, outcome: &Outcome) {
     println!("LEPUS_SIMULATION_SEED={seed} cargo test --test simulation -- --nocapture seeds");
 }
 
+/// What many runs have shown.
+#[derive(Debug, Default)]
+struct Sums {
+    seeds: u64,
+    failed: Vec<u64>,
+    virtual_time: Duration,
+    counts: [usize; 4],
+    reconnects: u64,
+}
+
+impl Sums {
+    fn add(&mut self, seed: u64, outcome: &Outcome) {
+        if !outcome.wrong.is_empty() {
+            report(seed, outcome);
+            self.failed.push(seed);
+        }
+        self.seeds += 1;
+        self.virtual_time += outcome.virtual_time;
+        self.reconnects += outcome.reconnects;
+        self.counts.iter_mut().zip(outcome.counts).for_each(|(sum, count)| *sum += count);
+    }
+}
+
 #[test]
 fn seeds_keep_what_the_model_says() {
     if let Some(seed) = number("LEPUS_SIMULATION_SEED") {
@@ -72,19 +97,23 @@ fn seeds_keep_what_the_model_says() {
     }
     let first = number("LEPUS_SIMULATION_FIRST").unwrap_or(1);
     let time = number("LEPUS_SIMULATION_SECONDS").map(Duration::from_secs);
-    let (began, mut failed, mut seeds) = (Instant::now(), Vec::new(), 0);
-    let (mut virtual_time, mut counts, mut reconnects) = (Duration::ZERO, [0; 4], 0);
-    while time.map_or(seeds < SEEDS, |time| began.elapsed() < time) {
-        let outcome = run(first + seeds, false);
-        if !outcome.wrong.is_empty() {
-            report(first + seeds, &outcome);
-            failed.push(first + seeds);
+    let (began, next, sums) = (Instant::now(), AtomicU64::new(0), Mutex::new(Sums::default()));
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let count = next.fetch_add(1, Ordering::Relaxed);
+                    if time.map_or(count >= SEEDS, |time| began.elapsed() >= time) {
+                        return;
+                    }
+                    let outcome = run(first + count, false);
+                    sums.lock().unwrap().add(first + count, &outcome);
+                }
+            });
         }
-        virtual_time += outcome.virtual_time;
-        reconnects += outcome.reconnects;
-        counts.iter_mut().zip(outcome.counts).for_each(|(sum, count)| *sum += count);
-        seeds += 1;
-    }
+    });
+    let Sums { seeds, mut failed, virtual_time, counts, reconnects } = sums.into_inner().unwrap();
+    failed.sort_unstable();
     let real = began.elapsed();
     let [sent, confirmed, received, twice] = counts;
     println!(
