@@ -68,6 +68,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// | [`ConsumerCancelled`](ErrorKind::ConsumerCancelled) | The server cancelled the consumer, usually because its queue was deleted. | `Peer` | `Call` | Declare the queue again, and start the consumer again. | `the server cancelled consumer "ctag-1" on channel 3; its queue "jobs" may be gone` |
 /// | [`NoFreeChannel`](ErrorKind::NoFreeChannel) | The connection has no free channel number. | `User` | `Call` | Close channels, or raise `channel_max` on both sides. | `all 2047 channels of the connection are open: close some, or raise channel_max` |
 /// | [`Undecodable`](ErrorKind::Undecodable) | The properties or headers of a received message cannot be decoded. Its body is intact. | `Peer` | `Call` | Use the body alone, or reject the message. | `the message's properties cannot be read, its body can` |
+/// | [`MessageTooLarge`](ErrorKind::MessageTooLarge) | A message is larger than [`message_limit`](crate::ConnectOptions::message_limit). It was rejected: the server dead-letters or drops it. | `Peer` | `Call` | Raise the limit, or look at who publishes such messages. | `a message of 20000 bytes for consumer "ctag-1" of queue "jobs" exceeds message_limit (10000 bytes), and was rejected` |
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -144,6 +145,8 @@ pub enum ErrorKind {
     NoFreeChannel,
     /// The properties or headers of a received message cannot be decoded. Its body is intact.
     Undecodable,
+    /// A received message is larger than the limit; it was rejected.
+    MessageTooLarge,
 }
 
 /// Who started it.
@@ -285,9 +288,12 @@ impl ErrorKind {
             | Self::Protocol => (Origin::Peer, Scope::Connection),
             Self::NotSent | Self::Unconfirmed => (Origin::Network, Scope::Call),
             Self::ChannelClosed => (Origin::Peer, Scope::Channel),
-            Self::Timeout | Self::Nacked | Self::Returned | Self::ConsumerCancelled | Self::Undecodable => {
-                (Origin::Peer, Scope::Call)
-            }
+            Self::Timeout
+            | Self::Nacked
+            | Self::Returned
+            | Self::ConsumerCancelled
+            | Self::Undecodable
+            | Self::MessageTooLarge => (Origin::Peer, Scope::Call),
             Self::Closed => (Origin::User, Scope::Channel),
         }
     }
@@ -344,7 +350,7 @@ mod tests {
         assert_eq!(ALL.map(|kind| format!("{kind:?}")).to_vec(), kinds());
     }
 
-    const ALL: [ErrorKind; 23] = [
+    const ALL: [ErrorKind; 24] = [
         ErrorKind::Config,
         ErrorKind::Argument,
         ErrorKind::Unsupported,
@@ -368,6 +374,7 @@ mod tests {
         ErrorKind::ConsumerCancelled,
         ErrorKind::NoFreeChannel,
         ErrorKind::Undecodable,
+        ErrorKind::MessageTooLarge,
     ];
 
     #[test]

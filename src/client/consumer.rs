@@ -124,7 +124,8 @@ impl<'a> IntoFuture for Consume<'a> {
 ///
 /// An item is an error only as the last one: when the server cancelled the consumer
 /// ([`ErrorKind::ConsumerCancelled`](crate::ErrorKind::ConsumerCancelled)), or the channel or connection ended for good.
-/// After a cancel or close by the user the stream just ends.
+/// After a cancel or close by the user the stream just ends. The exception is
+/// [`ErrorKind::MessageTooLarge`](crate::ErrorKind::MessageTooLarge): the message was rejected, and the stream goes on.
 ///
 /// Dropped, the consumer is cancelled in the background, and what it had not handed out goes back to the queue.
 ///
@@ -160,7 +161,9 @@ impl Consumer {
     /// The next delivery; `None` once the consumer was cancelled, or its channel or connection closed.
     ///
     /// # Errors
-    /// Once, as the last item, if something else ended the consumer for good.
+    /// Once, as the last item, if something else ended the consumer for good. And with
+    /// [`ErrorKind::MessageTooLarge`](crate::ErrorKind::MessageTooLarge) for each message above
+    /// [`message_limit`](crate::ConnectOptions::message_limit), after which the stream goes on.
     ///
     /// # Cancel safety
     /// Cancel safe: no delivery is lost.

@@ -186,6 +186,9 @@ where
                 Some(done) = self.running.join_next_with_id() => self.settle(done),
                 next = self.consumer.next(), if self.running.len() < self.concurrency => match next {
                     Some(Ok(delivery)) => self.begin(delivery.into_parts()),
+                    Some(Err(error)) if error.kind() == ErrorKind::MessageTooLarge => {
+                        tracing::warn!(%error, "no handler gets a message that is too large");
+                    }
                     Some(Err(error)) => break Err(error),
                     None => break Ok(()),
                 },

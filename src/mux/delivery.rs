@@ -39,6 +39,8 @@ pub(crate) struct Delivery {
 struct Apart {
     properties: Bytes,
     body: Bytes,
+    /// The size of a body that was left out.
+    too_large: Option<u64>,
 }
 
 /// The header that tells where in its stream a message stands, and the argument that tells a consumer where to begin.
@@ -96,6 +98,17 @@ impl Delivery {
     /// The body has come: all of it in one frame, or gathered from several.
     pub(crate) fn set_body(&mut self, body: Bytes) {
         self.apart().body = body;
+    }
+
+    /// The body has so many bytes, more than the limit, and is left out.
+    pub(crate) fn set_too_large(&mut self, bytes: u64) {
+        self.apart().too_large = Some(bytes);
+    }
+
+    /// How many bytes the body has, if that is more than the limit, and it was left out.
+    #[inline]
+    pub(crate) fn too_large(&self) -> Option<u64> {
+        self.apart.as_deref().and_then(|apart| apart.too_large)
     }
 
     fn apart(&mut self) -> &mut Apart {

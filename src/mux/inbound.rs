@@ -3,7 +3,9 @@
 //! ```text
 //!            content method          header, size > 0        last body frame
 //!   Idle ───────────────────> Header ────────────────> Body ────────────────> Idle, complete
-//!                               └── header, size 0 ──> Idle, complete
+//!                               ├── header, size 0 ──> Idle, complete
+//!                               │                      last body frame
+//!                               └── header, too large ─> TooLarge ────────> Idle, complete without its body
 //! ```
 
 use std::collections::HashMap;
@@ -100,6 +102,12 @@ enum Assembly {
         announced: u64,
         gathered: BytesMut,
         counted: u64,
+    },
+    /// A body above the limit, of which `left` bytes have not come. It is dropped as it comes.
+    TooLarge {
+        incoming: Incoming,
+        announced: u64,
+        left: u64,
     },
 }
 
@@ -283,10 +291,14 @@ impl<X: Waiters> OpenLane<X> {
             return Err(Violation::Header(DecodeError::Truncated));
         }
         let announced = header.body_size;
-        if announced > limits.message {
-            return Err(Violation::MessageTooLarge { announced, limit: limits.message });
-        }
         incoming.set_properties(&frame);
+        if announced > limits.message {
+            if !incoming.set_too_large(announced) {
+                return Err(Violation::MessageTooLarge { announced, limit: limits.message });
+            }
+            self.assembly = Assembly::TooLarge { incoming, announced, left: announced };
+            return Ok(Received::Nothing);
+        }
         if announced == 0 {
             return Ok(self.complete(frame.channel, incoming));
         }
@@ -299,11 +311,16 @@ impl<X: Waiters> OpenLane<X> {
     /// A body in one frame is shared with the read buffer; one in several is gathered in a buffer that
     /// grows with what arrives, never by what the header announced.
     fn body(&mut self, frame: Frame<'_>, limits: &mut Limits) -> Result<Received<'_, X>, Violation> {
-        let Assembly::Body { mut incoming, announced, mut gathered, counted } =
-            std::mem::replace(&mut self.assembly, Assembly::Idle)
-        else {
-            return Err(Violation::StrayBody(frame.channel));
-        };
+        let (mut incoming, announced, mut gathered, counted) =
+            match std::mem::replace(&mut self.assembly, Assembly::Idle) {
+                Assembly::Body { incoming, announced, gathered, counted } => {
+                    (incoming, announced, gathered, counted)
+                }
+                Assembly::TooLarge { incoming, announced, left } => {
+                    return self.skip(&frame, incoming, announced, left);
+                }
+                Assembly::Idle | Assembly::Header(_) => return Err(Violation::StrayBody(frame.channel)),
+            };
         limits.unfinished -= counted;
         let so_far = gathered.len() as u64 + frame.payload.len() as u64;
         if so_far > announced {
@@ -322,6 +339,25 @@ impl<X: Waiters> OpenLane<X> {
         limits.hold(counted)?;
         self.assembly = Assembly::Body { incoming, announced, gathered, counted };
         Ok(Received::Nothing)
+    }
+
+    /// A part of a body above the limit: only its length matters.
+    #[cold]
+    fn skip(
+        &mut self,
+        frame: &Frame<'_>,
+        incoming: Incoming,
+        announced: u64,
+        left: u64,
+    ) -> Result<Received<'_, X>, Violation> {
+        match left.checked_sub(frame.payload.len() as u64) {
+            None => Err(Violation::BodyTooLong { announced }),
+            Some(0) => Ok(self.complete(frame.channel, incoming)),
+            Some(left) => {
+                self.assembly = Assembly::TooLarge { incoming, announced, left };
+                Ok(Received::Nothing)
+            }
+        }
     }
 
     fn complete(&mut self, channel: u16, incoming: Incoming) -> Received<'_, X> {
@@ -358,6 +394,16 @@ impl Incoming {
                 returned.properties = Bytes::copy_from_slice(properties);
             }
         }
+    }
+
+    /// The body has so many bytes, which is too much, and will be left out. False: it is a message that came back, which
+    /// cannot be told apart from others without its body.
+    fn set_too_large(&mut self, announced: u64) -> bool {
+        match self {
+            Self::Delivery(delivery) | Self::GetOk(delivery) => delivery.set_too_large(announced),
+            Self::Returned(_) => return false,
+        }
+        true
     }
 
     /// All of the body has come in one frame.

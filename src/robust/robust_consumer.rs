@@ -420,6 +420,12 @@ impl RobustConsumer {
                         slot.position.follow(position);
                         return Poll::Ready(Some(Ok(delivery)));
                     }
+                    // the stream goes on behind it
+                    Poll::Ready(Some(Err(error))) if error.kind() == ErrorKind::MessageTooLarge => {
+                        let position = source.position();
+                        slot.position.follow(position);
+                        return Poll::Ready(Some(Err(error)));
+                    }
                     Poll::Pending => break,
                     Poll::Ready(ended) => {
                         gone.extend(slot.sources.pop_front());

@@ -270,8 +270,10 @@ impl ConnectOptions {
         self
     }
 
-    /// The largest message that is accepted, in bytes; 128 MiB unless set. A server that announces a
-    /// larger one has broken the agreement, and loses the connection.
+    /// The largest message that is accepted, in bytes; 128 MiB unless set. The body of a larger one is dropped as it arrives, and
+    /// the message is rejected without requeueing: the server dead-letters it where its queue says so, and drops it
+    /// otherwise. In place of the delivery the consumer, or the `get`, receives an error with
+    /// [`ErrorKind::MessageTooLarge`]. A published message above the limit that comes back as unroutable ends the connection.
     pub fn message_limit(mut self, bytes: u64) -> Self {
         self.limits.message = bytes;
         self

@@ -115,6 +115,10 @@ impl SingleChannel {
     /// Takes a message from a queue, if there is one.
     pub(crate) async fn get(&self, method: basic::Get) -> Result<Option<Delivery>> {
         let delivery = self.inner.link.get(&method).await?;
+        if let Some((tag, bytes)) = delivery.as_ref().and_then(|it| Some((it.tag, it.too_large()?))) {
+            let place = format!("from queue \"{}\"", method.queue);
+            return Err(self.inner.reject_too_large(tag, bytes, &place, !method.no_ack, false));
+        }
         let acks = || Arc::new(Acks::new(&self.inner, method.no_ack));
         Ok(delivery.map(|mut delivery| {
             delivery.tag += self.inner.tag_base;
@@ -325,6 +329,32 @@ impl SingleInner {
     fn queues(&self) -> Vec<Arc<DeliveryQueue>> {
         let consumers = self.consumers.lock().unwrap_or_else(PoisonError::into_inner);
         consumers.iter().filter_map(Weak::upgrade).filter(|queue| !queue.has_ended()).collect()
+    }
+
+    /// Rejects a message whose body is too large and was left out, so that it does not come again and again. On a stream it is
+    /// acknowledged.
+    #[cold]
+    pub(super) fn reject_too_large(
+        &self,
+        delivery_tag: u64,
+        bytes: u64,
+        place: &str,
+        needs_ack: bool,
+        is_stream: bool,
+    ) -> Error {
+        let settled = match (needs_ack, is_stream) {
+            (true, false) => self.link.settle(&basic::Reject { delivery_tag, requeue: false }),
+            (true, true) => self.link.settle(&basic::Ack { delivery_tag, multiple: false }),
+            (false, _) => Ok(()),
+        };
+        // refused: the channel has ended, and the message comes again
+        drop(settled);
+        let limit = self.link.link.shared.limits.message;
+        let outcome = if needs_ack && !is_stream { "rejected" } else { "skipped" };
+        let text = format!(
+            "a message of {bytes} bytes {place} exceeds message_limit ({limit} bytes), and was {outcome}"
+        );
+        Error::new(ErrorKind::MessageTooLarge, text)
     }
 
     pub(super) fn settle<M: Arguments>(&self, multiple: bool, method: &M) -> Result<Settled> {

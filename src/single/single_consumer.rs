@@ -11,6 +11,7 @@ use super::outbound::ConsumeSpec;
 use super::single_channel::SingleInner;
 use super::stream_position::{StreamPosition, is_told};
 use crate::codec::ShortStr;
+use crate::codec::generated::basic;
 use crate::codec::peer_text::PeerText;
 use crate::driver::queue::{DeliveryQueue, End};
 use crate::error::{Error, ErrorKind, Result};
@@ -147,6 +148,11 @@ impl SingleConsumer {
         // looked at where it lies: a copy of it would wait for its own stores
         if let Some(raw) = self.taken.front() {
             self.position.pass(raw);
+            if let Some(bytes) = raw.too_large() {
+                let tag = raw.tag - self.channel.tag_base;
+                self.taken.pop_front();
+                return Poll::Ready(Some(Err(self.too_large(tag, bytes))));
+            }
         }
         let delivery = self.taken.pop_front();
         Poll::Ready(delivery.map(|raw| Ok(Delivery::new(raw, &self.acks))))
@@ -169,6 +175,15 @@ impl SingleConsumer {
         }
         self.channel.link.abandon_consumer(&self.queue, &self.taken);
         self.taken.clear();
+    }
+
+    /// Rejects a message whose body was left out.
+    #[cold]
+    fn too_large(&self, tag: u64, bytes: u64) -> Error {
+        let basic::Consume { queue, consumer_tag, .. } = &self.spec.method;
+        let place = format!("for consumer \"{consumer_tag}\" of queue \"{queue}\"");
+        // a stream takes no reject, and drops nothing
+        self.channel.reject_too_large(tag, bytes, &place, self.needs_acks(), is_told(&self.spec))
     }
 
     /// Takes what waits. `Err`: nothing more will come, and why, if that is to be told.

@@ -45,18 +45,43 @@ fn headers_of_another_client_may_be_larger_than_our_frames() {
 }
 
 #[test]
-fn a_message_above_the_users_limit_ends_the_connection() {
+fn a_message_above_the_users_limit_is_dead_lettered_and_nothing_else_is_disturbed() {
     test(async |t| {
         let sender = t.channel().await;
-        let queue = t.shared_queue(&sender).await;
-        fill(&queue, &sender, ["x".repeat(1001)]).await;
-        let connection = ConnectOptions::new(url()).unwrap().message_limit(1000).connect().await.unwrap();
-        let channel = connection.channel().await.unwrap();
-        let error = channel.queue(queue.name()).unwrap().get().await.unwrap_err();
-        assert_eq!((error.kind(), error.scope()), (ErrorKind::Protocol, Scope::Connection), "{error}");
-        assert!(!connection.is_open());
-        // and the message is not lost
-        until(&t.connect().await, &queue, |ready, _| ready == 1).await;
+        let dead = t.shared_queue(&sender).await;
+        let name = t.name();
+        let declare = || sender.declare_queue(&name).dead_letter_to("").dead_letter_routing_key(dead.name());
+        let queue = declare().await.unwrap();
+        let other = t.shared_queue(&sender).await;
+        let options = ConnectOptions::new(url()).unwrap().message_limit(200_000);
+        for robust in [false, true] {
+            let connection = if robust {
+                options.clone().robust().connect().await.unwrap()
+            } else {
+                options.connect().await.unwrap()
+            };
+            let channel = connection.channel().await.unwrap();
+            let mut innocent = channel.queue(other.name()).unwrap().consume().await.unwrap();
+            let large = "x".repeat(300_000);
+            fill(&queue, &sender, [large.clone()]).await;
+            let got = channel.queue(&name).unwrap();
+            let error = got.get().await.unwrap_err();
+            assert_eq!((error.kind(), error.scope()), (ErrorKind::MessageTooLarge, Scope::Call), "{error}");
+            let mut consumer = got.consume().await.unwrap();
+            fill(&queue, &sender, ["1".into(), large, "2".into()]).await;
+            fill(&other, &sender, ["3".into()]).await;
+            let first = next(&mut consumer).await;
+            let error = consumer.next().await.unwrap().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::MessageTooLarge);
+            assert_eq!(next(&mut consumer).await.body(), b"2");
+            first.ack().unwrap();
+            assert_eq!(next(&mut innocent).await.body(), b"3");
+            until(&t.connect().await, &dead, |ready, _| ready == 2).await;
+            dead.purge().await.unwrap();
+            channel.close().await.unwrap();
+            queue.purge().await.unwrap();
+            other.purge().await.unwrap();
+        }
     });
 }
 

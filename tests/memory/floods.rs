@@ -239,3 +239,22 @@ fn unfinished_messages_of_many_channels_have_one_bound() {
         assert!(error.to_string().contains("unfinished messages"), "{error}");
     });
 }
+
+#[test]
+fn a_message_above_the_limit_is_not_gathered() {
+    alone(async {
+        let (mut server, connection) =
+            connected_with(TUNE, |options| options.message_limit(MIB as u64)).await;
+        let channel = open(&mut server, &connection, 1).await;
+        let mut consumer = consumer(&mut server, &channel, "c").await;
+        let count = Count::begin();
+        server.write(&[deliver(1, "c", 1), header(1, 64 * MIB as u64)].concat()).await;
+        let part = body(1, &vec![7; MIB / 16]);
+        for _ in 0..64 * 16 {
+            server.write(&part).await;
+        }
+        let error = consumer.next().await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::MessageTooLarge);
+        count.check("a message above the limit", BUFFERS);
+    });
+}

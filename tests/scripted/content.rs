@@ -59,20 +59,37 @@ async fn c4_a_header_of_another_class_is_refused_and_the_weight_is_ignored() {
 }
 
 #[tokio::test]
-async fn c5_an_enormous_body_is_refused_when_it_is_announced() {
-    let error = refused(&[deliver(1, "c", 1), header(1, 1 << 63)].concat(), 501).await;
+async fn c5_an_enormous_returned_body_is_refused_when_it_is_announced() {
+    let returned = method(1, &basic::Return { reply_code: 312, ..basic::Return::default() });
+    let error = refused(&[returned, header(1, 1 << 63)].concat(), 501).await;
     assert!(error.to_string().contains("9223372036854775808"), "{error}");
+}
+
+async fn peer_consumer(server: &mut Peer, channel: &lepus::Channel) -> lepus::Consumer {
+    consumer(server, channel, "c").await
 }
 
 #[tokio::test]
 async fn c5_the_limit_on_bodies_is_the_users() {
     let (mut server, connection) = connected_with(TUNE, |options| options.message_limit(10)).await;
     let channel = open(&mut server, &connection, 1).await;
-    let mut consumer = consumer(&mut server, &channel, "c").await;
+    let mut consumer = peer_consumer(&mut server, &channel).await;
     server.write(&delivery(1, "c", 1, &[1; 10])).await;
     assert_eq!(within("a delivery", consumer.next()).await.unwrap().unwrap().body().len(), 10);
-    server.write(&[deliver(1, "c", 2), header(1, 11)].concat()).await;
-    server.expect_refusal(501).await;
+    let other = open(&mut server, &connection, 2).await;
+    let mut innocent = peer_consumer(&mut server, &other).await;
+    server.write(&[deliver(1, "c", 2), header(1, 11), body(1, &[1; 6])].concat()).await;
+    server.write(&delivery(2, "c", 1, b"x")).await;
+    server.write(&[body(1, &[1; 5]), delivery(1, "c", 3, b"y")].concat()).await;
+    assert_eq!(within("a delivery", innocent.next()).await.unwrap().unwrap().body(), b"x");
+    let error = within("an error", consumer.next()).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::MessageTooLarge);
+    for part in ["11 bytes", "10 bytes", "\"c\"", "\"q\""] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    server.expect(1, basic::Reject { delivery_tag: 2, requeue: false }).await;
+    assert_eq!(within("a delivery", consumer.next()).await.unwrap().unwrap().body(), b"y");
+    nothing_else(&mut server, &channel).await;
 }
 
 #[tokio::test]

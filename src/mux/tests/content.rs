@@ -146,8 +146,22 @@ fn c4_a_header_of_another_class_is_refused_and_the_weight_ignored() {
 fn c5_an_announced_size_is_capped_and_never_allocated() {
     let (mut it, ..) = Script::consuming();
     only(it.receives(content(1, deliver("c", 1), &[b'x'; 4000])));
-    let fault = it.faults([method(1, deliver("c", 1)), header(1, MAX_MESSAGE + 1)]);
-    assert_eq!(fault, Violation::MessageTooLarge { announced: MAX_MESSAGE + 1, limit: MAX_MESSAGE });
+    // one that is too large comes without its body
+    let size = MAX_MESSAGE + 1;
+    it.receives([method(1, deliver("c", 2)), header(1, size)]);
+    let parts = || (0..(size - 1) / 1024).map(|_| body(1, &[b'x'; 1024]));
+    it.receives(parts());
+    it.receives([Wire::Heartbeat]);
+    let delivery = only(it.receives([body(1, b"x")]));
+    assert_eq!((delivery.too_large(), delivery.body()), (Some(size), &b""[..]));
+    only(it.receives(content(1, deliver("c", 3), b"x")));
+    it.receives([method(1, deliver("c", 4)), header(1, size)]);
+    it.receives(parts());
+    assert_eq!(it.faults([body(1, b"xx")]), Violation::BodyTooLong { announced: size });
+    let (mut it, ..) = Script::consuming();
+    let returned = basic::Return { reply_code: 312, ..basic::Return::default() };
+    let fault = it.faults([method(1, returned), header(1, size)]);
+    assert_eq!(fault, Violation::MessageTooLarge { announced: size, limit: MAX_MESSAGE });
 
     // without a cap: what was announced would be more than there is, and the connection goes on
     let (mut it, ..) = Script::consuming();
