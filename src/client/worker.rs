@@ -32,6 +32,8 @@ pub enum OnError {
 /// [`on_error`](Self::on_error) says so. A panic rejects it, and the consumer goes on. Errors and panics are
 /// told to [`tracing`], as events of level `WARN` and `ERROR`, and to nobody else.
 ///
+/// The handlers run on the tokio runtime on which it is started, and end with that.
+///
 /// What the handler shares between its calls it clones for each of them:
 ///
 /// ```no_run

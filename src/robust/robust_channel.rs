@@ -15,7 +15,7 @@ use super::live::Live;
 use super::robust_confirm::RobustConfirm;
 use super::robust_consumer::{ConsumerInner, RobustConsumer};
 use super::robust_returns::{Hub, RobustReturns};
-use super::shared::{Command, Handle, Phase, Shared, detached};
+use super::shared::{Command, Handle, Phase, Shared};
 use super::wire::Publishes;
 use crate::codec::ShortStr;
 use crate::error::{Error, ErrorKind, Result};
@@ -175,7 +175,8 @@ impl ChannelInner {
             // refused: the supervisor has ended
             drop(commands.send(Command::ChannelEnded { channel, generation, error }));
         };
-        tokio::spawn(watch);
+        // not on the caller's, which may end sooner
+        self.shared().runtime.spawn(watch);
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
@@ -278,7 +279,8 @@ impl RobustChannel {
 
     /// Sends a request and waits for its reply; also if nobody waits for it any more, so that it is recorded.
     pub(crate) async fn request<M: Request>(&self, request: M) -> Result<M::Reply> {
-        detached(Arc::clone(&self.inner).perform(request)).await
+        let shared = Arc::clone(self.inner.shared());
+        shared.detached(Arc::clone(&self.inner).perform(request)).await
     }
 
     /// Sends a request that the server does not answer, and records it.
@@ -303,7 +305,8 @@ impl RobustChannel {
     }
 
     pub(crate) async fn consume(&self, spec: ConsumeSpec) -> Result<RobustConsumer> {
-        detached(RobustConsumer::start(self.clone(), spec)).await
+        let shared = Arc::clone(self.inner.shared());
+        shared.detached(RobustConsumer::start(self.clone(), spec)).await
     }
 
     pub(crate) async fn get(&self, method: basic::Get) -> Result<Option<Delivery>> {

@@ -12,7 +12,6 @@ use super::live::Live;
 use super::restore::Restore;
 use super::revive::Probe;
 use super::robust_channel::{ChannelInner, RobustChannel};
-use super::shared::detached;
 use crate::codec::ShortStr;
 use crate::codec::peer_text::PeerText;
 use crate::error::{Error, ErrorKind, Result, Scope};
@@ -387,11 +386,12 @@ impl RobustConsumer {
             return Ok(());
         }
         let (channel, consumer) = (Arc::clone(&self.channel.inner), Arc::clone(&self.inner));
-        detached(async move {
+        let shared = Arc::clone(channel.shared());
+        let resumed = async move {
             // also if nobody waits any more: otherwise it would be neither paused nor running
             channel.resume(&consumer).await.inspect_err(|_| consumer.lock().paused = true)
-        })
-        .await
+        };
+        shared.detached(resumed).await
     }
 
     /// The prefetch of its next start.

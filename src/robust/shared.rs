@@ -311,6 +311,22 @@ impl Shared {
         link
     }
 
+    /// Runs to its end, also if the caller goes away, or the caller's runtime: so that what was done is recorded.
+    pub(super) async fn detached<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        match self.runtime.spawn(future).await {
+            Ok(result) => result,
+            Err(error) if error.is_panic() => Err(Error::new(
+                ErrorKind::RuntimeEnded,
+                "the task of the call panicked: a fault of lepus, please report it",
+            )
+            .with_source(error)),
+            Err(error) => Err(runtime_ended().with_source(error)),
+        }
+    }
+
     /// Bytes of messages need not be kept any more.
     pub(super) fn release(&self, bytes: usize) {
         self.retained.fetch_sub(bytes, Ordering::Relaxed);
@@ -381,21 +397,5 @@ pub(super) async fn before<T>(deadline: Option<Instant>, future: impl Future<Out
     match deadline {
         Some(deadline) => tokio::time::timeout_at(deadline, future).await.ok(),
         None => Some(future.await),
-    }
-}
-
-/// Runs to its end, also if the caller goes away: so that what was done is recorded.
-pub(super) async fn detached<T: Send + 'static>(
-    future: impl Future<Output = Result<T>> + Send + 'static,
-) -> Result<T> {
-    match tokio::spawn(future).await {
-        Ok(result) => result,
-        Err(error) if error.is_panic() => Err(Error::new(
-            ErrorKind::RuntimeEnded,
-            "the task of the call panicked: a fault of lepus, please report it",
-        )
-        .with_source(error)),
-        Err(error) => Err(Error::new(ErrorKind::RuntimeEnded, "the tokio runtime of the call was shut down")
-            .with_source(error)),
     }
 }

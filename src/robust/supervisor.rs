@@ -238,8 +238,9 @@ fn tell_blocked(shared: &Shared, reason: Option<crate::codec::ShortStr>) {
 
 pub(super) fn retry_later(channel: &Arc<ChannelInner>, pause: Duration) {
     let (commands, generation) = (channel.shared().commands.clone(), channel.lock().generation);
+    let runtime = channel.shared().runtime.clone();
     let channel = Arc::downgrade(channel);
-    tokio::spawn(async move {
+    runtime.spawn(async move {
         tokio::time::sleep(pause).await;
         // refused: the supervisor has ended
         drop(commands.send(Command::Reopen { channel, generation }));

@@ -1,5 +1,7 @@
 //! Channels that the server closes.
 
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
 use lepus::robust::Event;
@@ -181,5 +183,61 @@ fn a_paused_consumer_of_a_nameless_auto_delete_queue_resumes() {
         assert_ne!(*queue.name(), before);
         channel.default_exchange().publish(queue.name(), "1").await.unwrap();
         soon(deliveries.next()).await.unwrap().unwrap().ack().unwrap();
+    });
+}
+
+#[test]
+fn a_channel_outlives_the_runtime_that_it_was_opened_on() {
+    test(async |t| {
+        let mut robust = Through::new().await;
+        let (connection, name) = (robust.connection.clone(), t.name());
+        let short_lived = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let channel = connection.channel().await.unwrap();
+                let queue = channel.declare_queue(&name).await.unwrap();
+                let consumer = queue.consume().await.unwrap();
+                (queue, consumer, channel)
+            })
+        });
+        let (queue, mut consumer, channel) = short_lived.join().unwrap();
+        channel.declare_queue(t.name()).passive().await.unwrap_err();
+        robust.event(|event| matches!(event, Event::ChannelRestored { .. }).then_some(())).await;
+        soon(channel.default_exchange().publish(queue.name(), "1")).await.unwrap();
+        soon(consumer.next()).await.unwrap().unwrap().ack().unwrap();
+    });
+}
+
+/// What a call does on the broker is recorded, also if the runtime of its caller ends meanwhile.
+#[test]
+fn a_call_outlives_the_runtime_of_its_caller() {
+    test(async |t| {
+        let mut robust = Through::new().await;
+        let channel = robust.connection.channel().await.unwrap();
+        let name = t.name();
+        let (elsewhere, wanted) = (channel.clone(), name.clone());
+        let polled_once = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let mut declared = elsewhere.declare_queue(&wanted).into_future();
+                poll_fn(|context| Poll::Ready(declared.as_mut().poll(context).is_ready())).await
+            })
+        });
+        assert!(!polled_once.join().unwrap());
+        let declared = async {
+            loop {
+                match t.connect().await.channel().await.unwrap().declare_queue(&name).passive().await {
+                    Ok(_) => return,
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::ChannelClosed),
+                }
+            }
+        };
+        soon(declared).await;
+        // its answer has come
+        channel.qos(1).await.unwrap();
+        t.connect().await.channel().await.unwrap().queue(&name).unwrap().delete().await.unwrap();
+        robust.cut().await;
+        let asked = t.connect().await.channel().await.unwrap().declare_queue(&name).passive().await;
+        assert!(asked.is_ok(), "it was declared again");
     });
 }
