@@ -98,6 +98,7 @@ impl FieldValue {
     }
 
     /// About how many bytes of memory it holds, beyond itself.
+    #[cfg(feature = "test-broker")]
     fn weight(&self) -> usize {
         match self {
             Self::LongStr(bytes) | Self::ByteArray(bytes) => bytes.len(),
@@ -290,6 +291,7 @@ impl FieldTable {
     }
 
     /// About how many bytes of memory it holds.
+    #[cfg(feature = "test-broker")]
     pub(crate) fn weight(&self) -> usize {
         self.0
             .iter()

@@ -106,7 +106,9 @@ impl SingleConsumer {
         let mut context = Context::from_waker(Waker::noop());
         while let Poll::Ready(Ok(weight)) = old.poll_take(&mut rest, &mut context) {
             old.free(weight);
-            rest.iter_mut().for_each(|raw: &mut Raw| raw.tag += self.channel.tag_base);
+            for raw in &mut rest {
+                raw.tag += self.channel.tag_base;
+            }
             self.taken.append(&mut rest);
         }
         self.state = State::Running;
