@@ -98,8 +98,8 @@ pub use self::driver::connector::Transport;
 pub use self::error::{Error, ErrorKind, Origin, Result, Scope};
 pub use self::mux::sasl::Mechanism;
 pub use self::single::{
-    Acker, Blocked, ConnectOptions, DeadLetterStrategy, Delivery, Incoming, Message, Overflow, QueueType,
-    Returned, RoutingKey, Settled, StreamOffset,
+    Acker, Blocked, ConnectOptions, ConnectionState, DeadLetterStrategy, Delivery, Incoming, Message,
+    Overflow, QueueType, Returned, RoutingKey, Settled, Status, StreamOffset,
 };
 
 /// Compiles the programs of the README.

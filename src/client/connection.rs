@@ -12,7 +12,7 @@ use crate::codec::{FieldTable, ShortStr};
 use crate::error::{Error, ErrorKind, Origin, Result};
 use crate::mux::tune::Agreed;
 use crate::robust::{Counters, Events, Options, RobustConnection};
-use crate::single::{Blocked, ConnectOptions, SingleConnection};
+use crate::single::{Blocked, ConnectOptions, SingleConnection, Status};
 
 /// Connects to the broker at a URI such as `amqp://guest:guest@127.0.0.1/`.
 ///
@@ -142,10 +142,11 @@ impl Connection {
         }
     }
 
-    /// Whether there is a link with everything restored on it.
+    /// Whether there is a link with everything restored on it, and the server was heard within a heartbeat interval: with
+    /// heartbeats off silence does not count.
     pub fn is_ready(&self) -> bool {
         match &self.kind {
-            Kind::Single(connection) => connection.is_open(),
+            Kind::Single(connection) => connection.is_ready(),
             Kind::Robust(connection) => connection.is_ready(),
         }
     }
@@ -183,6 +184,20 @@ impl Connection {
         match &self.kind {
             Kind::Single(connection) => Events::of_single(connection),
             Kind::Robust(connection) => connection.events(),
+        }
+    }
+
+    /// How the connection is, for a health endpoint. It counts over all channels, so it is not for a hot path.
+    ///
+    /// ```no_run
+    /// # fn example(connection: &lepus::Connection) {
+    /// println!("{}", connection.status()); // ready for 12 s, 3 unconfirmed messages (96 bytes), 2 consumers
+    /// # }
+    /// ```
+    pub fn status(&self) -> Status {
+        match &self.kind {
+            Kind::Single(connection) => connection.status(),
+            Kind::Robust(connection) => connection.status(),
         }
     }
 

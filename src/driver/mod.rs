@@ -17,6 +17,7 @@ pub(crate) mod handshake;
 pub(crate) mod input;
 pub(crate) mod link;
 pub(crate) mod pipe;
+mod pulse;
 pub(crate) mod queue;
 pub(crate) mod race;
 pub(crate) mod reader;

@@ -363,6 +363,7 @@ impl Reader {
             Err(error) => Some(Stop::Lost(Some(Arc::new(error)))),
             Ok(count) => {
                 self.last_read = Instant::now();
+                self.shared.pulse.read(self.last_read);
                 self.busy = count >= BUSY;
                 self.input.adapt(count, room);
                 self.give_up.filter(|give_up| *give_up <= self.last_read).map(|_| self.gave_up())
@@ -397,6 +398,7 @@ impl Reader {
         while self.give_up.is_none()
             && (budget.is_overspent() || (budget.is_spent() && !self.shared.lock().is_awaited()))
         {
+            self.shared.pulse.pause();
             tokio::select! {
                 biased;
                 () = budget.freed() => {}
@@ -408,6 +410,7 @@ impl Reader {
             }
             // the server's heartbeats wait in the socket meanwhile
             self.last_read = Instant::now();
+            self.shared.pulse.read(self.last_read);
         }
     }
 

@@ -27,6 +27,7 @@ use super::budget::Budget;
 use super::dial::WriteHalf;
 use super::faults;
 use super::pipe::Pipe;
+use super::pulse::Pulse;
 use super::queue::End;
 use super::server::Server;
 use super::waiters::Driver;
@@ -205,6 +206,8 @@ pub(crate) struct Shared {
     pub blocked: watch::Sender<Option<ShortStr>>,
     pub budget: Arc<Budget>,
     pub heartbeat: Heartbeat,
+    /// When the server was last heard.
+    pub pulse: Pulse,
     pub limits: Limits,
 }
 
@@ -236,6 +239,7 @@ impl Shared {
             blocked: watch::Sender::new(None),
             budget: Arc::new(Budget::new(limits.incoming)),
             heartbeat,
+            pulse: Pulse::new(),
             limits,
         }
     }
@@ -467,6 +471,7 @@ impl Shared {
     /// server is told why.
     pub(crate) fn fail(&self, error: Error, close: Option<&connection::Close>) {
         if self.failure.set(error.clone()).is_ok() {
+            self.pulse.end();
             self.server.log_end(&error);
         }
         let error = self.failure().cloned().unwrap_or(error);
@@ -515,6 +520,12 @@ impl Shared {
     /// The same, for whoever has found that it has.
     pub(crate) fn end_reason(&self) -> Error {
         self.failure().cloned().unwrap_or_else(|| faults::lost(&self.server, None))
+    }
+
+    /// For how long nothing has come, if that is longer than a heartbeat interval.
+    pub(crate) fn silence(&self) -> Option<Duration> {
+        let silence = self.pulse.silence();
+        self.heartbeat.interval().filter(|interval| silence > *interval).map(|_| silence)
     }
 
     /// Waits until the connection has ended. Cancel safe.

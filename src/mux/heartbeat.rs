@@ -17,6 +17,11 @@ impl Heartbeat {
         Self { interval: (seconds > 0).then(|| Duration::from_secs(seconds.into())) }
     }
 
+    /// The agreed interval; `None` if there are no heartbeats.
+    pub(crate) fn interval(&self) -> Option<Duration> {
+        self.interval
+    }
+
     /// When to send one if nothing has been written since `last_write`.
     pub(crate) fn send_at(&self, last_write: Instant) -> Option<Instant> {
         self.interval.and_then(|interval| last_write.checked_add(interval / 2))

@@ -58,12 +58,16 @@ pub struct Options {
     pub(super) refused_limit: Duration,
 }
 
+/// The heartbeat interval to offer, unless the user has set one.
+const HEARTBEAT: Duration = Duration::from_secs(20);
+
 impl ConnectOptions {
-    /// The same for a connection that outlives losses; see [`robust`](crate::robust).
+    /// The same for a connection that outlives losses; see [`robust`](crate::robust). Unless a
+    /// [`heartbeat`](Self::heartbeat) was set, it is 20 s: so a link that falls silent is replaced after 40 s.
     pub fn robust(self) -> Options {
         Options {
             hosts: self.hosts(),
-            connect: self,
+            connect: self.default_heartbeat(HEARTBEAT),
             shuffled: false,
             backoff: Backoff::new(),
             attempts: None,

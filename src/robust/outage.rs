@@ -15,7 +15,7 @@ use super::supervisor::{REOPEN, retry_later};
 use crate::driver::race::{Connected, Progress, Race};
 use crate::driver::server::Server;
 use crate::error::{Error, ErrorKind, Origin, Result};
-use crate::single::SingleConnection;
+use crate::single::{ConnectionState, SingleConnection};
 
 /// How often at least a broker that took a login before must refuse it, before that is believed.
 const REFUSALS: u32 = 3;
@@ -133,6 +133,7 @@ impl Outage {
 
     fn failed(&mut self, shared: &Shared, server: Server, error: &Error) {
         self.lost += 1;
+        shared.enter(ConnectionState::Connecting, Some(error));
         let position = self.attempts.iter().position(|(other, _)| *other == server);
         let number = position.map_or(self.number, |position| self.attempts.swap_remove(position).1);
         let Server { host, port, .. } = server;
@@ -176,6 +177,7 @@ impl Outage {
             }
         };
         race.drop_others();
+        shared.enter(ConnectionState::Restoring, None);
         let unrestored = match self.restore(shared, &link).await {
             Ok(unrestored) => unrestored,
             Err(error) => {
@@ -236,6 +238,7 @@ impl Outage {
             }
         }
         unfinished.finish();
+        shared.enter(ConnectionState::Ready, None);
         for done in reopened {
             done.tell();
         }

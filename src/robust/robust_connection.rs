@@ -12,7 +12,7 @@ use crate::codec::{FieldTable, ShortStr};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mux::tune::Agreed;
 use crate::protocol::{Arguments, connection, constants};
-use crate::single::Blocked;
+use crate::single::{Blocked, Status};
 
 /// A connection that outlives losses. It closes in the background when the last handle of it, and of its channels and
 /// consumers, is dropped.
@@ -41,7 +41,7 @@ impl RobustConnection {
 
     /// Whether there is a link with everything restored on it.
     pub(crate) fn is_ready(&self) -> bool {
-        self.shared().link().is_some_and(|(link, _)| link.is_open())
+        self.shared().link().is_some_and(|(link, _)| link.is_ready())
     }
 
     /// Whether the connection has not ended for good; it may wait for a link.
@@ -56,6 +56,10 @@ impl RobustConnection {
 
     pub(crate) fn events(&self) -> Events {
         self.shared().events()
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.shared().status()
     }
 
     pub(crate) fn counters(&self) -> Counters {

@@ -28,7 +28,7 @@ use crate::driver::server::Server;
 use crate::error::{Error, ErrorKind, Origin, Result, Scope};
 use crate::mux::tune::Agreed;
 use crate::protocol::{Arguments, channel};
-use crate::single::{SingleChannel, SingleConnection, Tally};
+use crate::single::{ConnectionState, SingleChannel, SingleConnection, Status, Tally};
 
 /// Where something stands that comes and goes with the link: the connection, or one of its channels.
 #[derive(Debug)]
@@ -104,8 +104,18 @@ pub(super) struct Shared {
     pub probing: tokio::sync::Mutex<()>,
     /// Where the last link led to: tried first after its loss.
     last_good: Mutex<Option<(Server, Option<SocketAddr>)>>,
+    /// What the connection does, and what failed last.
+    standing: Mutex<Standing>,
     /// What is at work, and which acks came too late.
     pub tally: Arc<Tally>,
+}
+
+/// What the connection does, and what failed last.
+#[derive(Debug)]
+struct Standing {
+    state: ConnectionState,
+    since: Instant,
+    last_error: Option<Error>,
 }
 
 /// What never changes of the options.
@@ -173,6 +183,11 @@ impl Shared {
             restoring: tokio::sync::Mutex::new(()),
             probing: tokio::sync::Mutex::new(()),
             last_good: Mutex::new(None),
+            standing: Mutex::new(Standing {
+                state: ConnectionState::Connecting,
+                since: Instant::now(),
+                last_error: None,
+            }),
             tally: Arc::new(Tally::of_robust()),
         };
         (Arc::new(shared), received)
@@ -198,6 +213,55 @@ impl Shared {
 
     pub(super) fn set_last_good(&self, server: Server, at: Option<SocketAddr>) {
         *self.last_good.lock().unwrap_or_else(PoisonError::into_inner) = Some((server, at));
+    }
+
+    // The health.
+
+    /// From now on the connection does this, because of `error`. What has ended stays so.
+    pub(super) fn enter(&self, state: ConnectionState, error: Option<&Error>) {
+        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        if standing.state == ConnectionState::Ended {
+            return;
+        }
+        if standing.state != state {
+            (standing.state, standing.since) = (state, Instant::now());
+        }
+        if let Some(error) = error.filter(|error| error.kind() != ErrorKind::Closed) {
+            standing.last_error = Some(error.clone());
+        }
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let (mut state, mut since, last_error) = {
+            let standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+            (standing.state, standing.since.elapsed(), standing.last_error.clone())
+        };
+        if state == ConnectionState::Ready
+            && let Some(silence) = self.link().and_then(|(link, _)| link.silence())
+        {
+            (state, since) = (ConnectionState::Silent, silence);
+        }
+        let (mut messages, mut bytes, mut consumers) = (0, 0, 0);
+        for channel in self.channels() {
+            let mut core = channel.lock();
+            if channel.retains {
+                core.unconfirmed.prune();
+                messages += core.unconfirmed.len();
+                bytes += core.unconfirmed.bytes();
+            } else if let Phase::Up(plain) = &core.phase {
+                messages += plain.unconfirmed();
+            }
+            consumers += core.consumers.len();
+        }
+        Status {
+            state,
+            since,
+            blocked: self.blocked.borrow().clone(),
+            unconfirmed_messages: messages,
+            unconfirmed_bytes: Some(bytes),
+            consumers,
+            last_error,
+        }
     }
 
     // Events.
@@ -301,6 +365,7 @@ impl Shared {
             };
             (link, channels)
         };
+        self.enter(ConnectionState::Ended, Some(error));
         for channel in channels {
             channel.end(error);
         }

@@ -19,7 +19,7 @@ use super::robust_channel::ChannelInner;
 use super::robust_connection::RobustConnection;
 use super::shared::{Command, Phase, Shared, runtime_ended};
 use crate::error::{Error, ErrorKind, Result};
-use crate::single::{Blocked, SingleChannel, SingleConnection};
+use crate::single::{Blocked, ConnectionState, SingleChannel, SingleConnection};
 
 /// How long to wait before a channel is opened again that could not be.
 pub(super) const REOPEN: Duration = Duration::from_millis(250);
@@ -250,6 +250,7 @@ pub(super) fn retry_later(channel: &Arc<ChannelInner>, pause: Duration) {
 /// The link is gone, and with it all plain channels.
 fn lost(shared: &Shared, error: &Error) {
     shared.unanswered.store(0, Ordering::Relaxed);
+    shared.enter(ConnectionState::Connecting, Some(error));
     {
         let mut state = shared.lock();
         if let Phase::Up(_) = state.phase {

@@ -23,6 +23,7 @@ mod single_channel;
 mod single_confirm;
 mod single_connection;
 mod single_consumer;
+mod status;
 mod stream_position;
 mod tally;
 mod uri;
@@ -46,6 +47,7 @@ pub(crate) use self::single_confirm::SingleConfirm;
 pub use self::single_connection::Blocked;
 pub(crate) use self::single_connection::{SingleConnection, left};
 pub(crate) use self::single_consumer::SingleConsumer;
+pub use self::status::{ConnectionState, Status};
 pub(crate) use self::stream_position::{StreamPosition, is_told};
 pub(crate) use self::tally::Tally;
 

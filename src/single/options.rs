@@ -77,6 +77,8 @@ pub struct ConnectOptions {
     connection_name: Option<String>,
     client_properties: Collected,
     offer: Offer,
+    /// Whether the heartbeat is one that the user wants.
+    is_heartbeat_set: bool,
     limits: Limits,
 }
 
@@ -162,13 +164,22 @@ impl ConnectOptions {
         self
     }
 
-    /// The heartbeat interval to offer; 60 s unless set. What holds is the smaller of both
+    /// The heartbeat interval to offer; unless set 60 s, and 20 s for a [robust](Self::robust) connection. What holds is the smaller of both
     /// sides' values; zero turns heartbeats off, whatever the server wants. After half the interval without
     /// a write a heartbeat is sent; after twice the interval without a byte the connection counts as lost.
     ///
     /// AMQP counts whole seconds, up to 65,535. A fraction is rounded up, and a longer interval is lowered to that.
     pub fn heartbeat(mut self, interval: Duration) -> Self {
         self.offer.heartbeat = heartbeat_seconds(interval);
+        self.is_heartbeat_set = true;
+        self
+    }
+
+    /// The heartbeat of a robust connection, unless the user has set one.
+    pub(crate) fn default_heartbeat(mut self, interval: Duration) -> Self {
+        if !self.is_heartbeat_set {
+            self.offer.heartbeat = heartbeat_seconds(interval);
+        }
         self
     }
 
@@ -477,6 +488,7 @@ impl Default for ConnectOptions {
             connection_name: None,
             client_properties: Collected::default(),
             offer: Offer { channel_max: 2047, frame_max: 128 << 10, heartbeat: 60 },
+            is_heartbeat_set: false,
             limits: Limits {
                 outgoing: 256 << 10,
                 incoming: 16 << 20,

@@ -139,6 +139,11 @@ impl SingleChannel {
         self.inner.link.cancel(&queue).await.map(|()| true)
     }
 
+    /// How many consumers have not ended.
+    pub(crate) fn consumers(&self) -> usize {
+        self.inner.queues().len()
+    }
+
     /// Cancels all consumers; what has come and was not taken goes back.
     pub(crate) fn stop_consumers(&self) {
         for queue in self.inner.queues() {

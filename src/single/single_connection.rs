@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::single_channel::{SingleChannel, SingleInner};
+use super::status::{ConnectionState, Status};
 use super::tally::Tally;
 use crate::codec::generated::{connection, constants};
 use crate::codec::{FieldTable, ShortStr};
@@ -96,6 +98,36 @@ impl SingleConnection {
     /// Whether calls are still accepted.
     pub(crate) fn is_open(&self) -> bool {
         self.link.shared.lock().is_open()
+    }
+
+    /// Whether it is open, and not silent for longer than a heartbeat interval.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.is_open() && self.silence().is_none()
+    }
+
+    /// For how long nothing has come, if that is longer than a heartbeat interval.
+    pub(crate) fn silence(&self) -> Option<Duration> {
+        self.link.shared.silence()
+    }
+
+    /// How it is.
+    pub(crate) fn status(&self) -> Status {
+        let shared = &self.link.shared;
+        let (state, since) = match (self.is_open(), self.silence()) {
+            (true, None) => (ConnectionState::Ready, shared.pulse.lasts()),
+            (true, Some(silence)) => (ConnectionState::Silent, silence),
+            (false, _) => (ConnectionState::Ended, shared.pulse.lasts()),
+        };
+        let channels = self.channels();
+        Status {
+            state,
+            since,
+            blocked: self.blocked(),
+            unconfirmed_messages: channels.iter().map(SingleChannel::unconfirmed).sum(),
+            unconfirmed_bytes: None,
+            consumers: channels.iter().map(SingleChannel::consumers).sum(),
+            last_error: shared.failure().filter(|error| error.kind() != ErrorKind::Closed).cloned(),
+        }
     }
 
     /// Why the server takes no publishes at the moment.

@@ -122,6 +122,11 @@ impl<W: Wire> Publishes<W> {
         self.kept.len() == 0
     }
 
+    /// How many bytes the messages count.
+    pub(in crate::robust) fn bytes(&self) -> usize {
+        self.kept.bytes()
+    }
+
     /// The sequence of the last message.
     pub(in crate::robust) fn last(&self) -> u64 {
         self.last
