@@ -416,7 +416,7 @@ fn healed_nothing_goes_wrong_any_more() {
         broker.heal();
         channel.declare_queue("jobs").await.unwrap();
         channel.default_exchange().publish("jobs", "one").await.unwrap();
-        open(&broker).await;
+        let _connection = open(&broker).await;
         assert_eq!(broker.bodies("jobs"), ["one"]);
     });
 }

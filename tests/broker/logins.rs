@@ -14,7 +14,7 @@ fn the_users_are_those_that_were_given() {
     test(async |_| {
         let options = Broker::options().user("ann", "s3cret/@:").user("bob", "other");
         let broker = options.start().await.unwrap();
-        open(&broker).await;
+        let _connection = open(&broker).await;
         assert_eq!(broker.connections().first().unwrap().user, "ann");
         let as_user = async |name: &str, password: &str| {
             let options = ConnectOptions::new(&broker.url()).unwrap();
@@ -69,7 +69,7 @@ fn logins_are_refused_while_it_is_said() {
         let error = lepus::connect(&broker.url()).await.unwrap_err();
         assert_eq!((error.kind(), error.reply_code()), (ErrorKind::Auth, Some(403)));
         broker.refuse_logins(false);
-        open(&broker).await;
+        let _connection = open(&broker).await;
     });
 }
 
@@ -79,7 +79,7 @@ fn a_login_can_be_delayed() {
         let time = Duration::from_millis(100);
         broker.fault_reply::<connection::Tune>(ReplyFault::Delay(time));
         let started = Instant::now();
-        open(&broker).await;
+        let _connection = open(&broker).await;
         assert!(started.elapsed() >= time);
 
         broker.fault_reply::<connection::OpenOk>(ReplyFault::Drop);

@@ -80,7 +80,7 @@ fn a_stopped_broker_refuses_connections_until_it_starts_again() {
         // once is enough
         broker.stop().await;
         broker.restart(Keep::Durable).await.unwrap();
-        open(&broker).await;
+        let _connection = open(&broker).await;
     });
 }
 
@@ -92,7 +92,7 @@ fn faults_outlive_a_restart() {
         broker.restart(Keep::Durable).await.unwrap();
         assert_eq!(lepus::connect(&broker.url()).await.unwrap_err().kind(), ErrorKind::Auth);
         broker.refuse_logins(false);
-        open(&broker).await;
+        let _connection = open(&broker).await;
     });
 }
 
@@ -105,7 +105,7 @@ fn the_port_of_a_stopped_broker_is_kept() {
             (0..1000).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
         assert!(others.iter().all(|other| other.local_addr().ok() != broker.address()));
         broker.restart(Keep::Durable).await.unwrap();
-        open(&broker).await;
+        let _connection = open(&broker).await;
     });
 }
 
@@ -122,7 +122,7 @@ fn stops_and_restarts_wait_for_each_other() {
                 task.await.unwrap().unwrap();
             }
         }
-        open(&broker).await;
+        let _connection = open(&broker).await;
         tokio::join!(broker.stop(), broker.stop());
         assert_eq!(lepus::connect(&broker.url()).await.unwrap_err().kind(), ErrorKind::Connect);
     });

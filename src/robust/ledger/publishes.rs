@@ -475,3 +475,6 @@ fn expired_error() -> Error {
                 arrived, and is not published again";
     Error::new(ErrorKind::Unconfirmed, text)
 }
+
+#[cfg(test)]
+mod tests;
