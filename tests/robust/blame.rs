@@ -1,8 +1,9 @@
-//! One message that the server refuses must not harm the others.
+//! One message that the server refuses, or never confirms, must not harm the others.
 
 use std::time::Duration;
 
 use lepus::protocol::{basic, channel, confirm, connection};
+use lepus::robust::Options;
 use lepus::{Channel, Connection, ErrorKind, Message};
 
 use crate::case::test;
@@ -10,8 +11,12 @@ use crate::peer::{Listener, Peer, TUNE, both, short, within};
 
 /// A robust connection with a channel, to a server that is played here.
 async fn opened() -> (Listener, Peer, Connection, Channel) {
+    opened_with(|options| options).await
+}
+
+async fn opened_with(options: impl FnOnce(Options) -> Options) -> (Listener, Peer, Connection, Channel) {
     let listener = Listener::bind().await;
-    let options = listener.options().robust();
+    let options = options(listener.options().robust());
     let (connection, mut server) = both(options.connect(), again(&listener)).await;
     let connection = connection.unwrap();
     let channel = both(connection.channel(), server.open_channel(1)).await.0.unwrap();
@@ -235,5 +240,26 @@ fn a_deadline_that_passes_in_an_outage_is_told_as_not_sent() {
         })
         .await;
         after.unwrap();
+    });
+}
+
+#[test]
+fn a_message_that_is_never_confirmed_does_not_use_up_the_limit_of_the_others() {
+    test(async |_| {
+        let limit = 20_000;
+        let (_listener, mut server, _connection, channel) =
+            opened_with(|options| options.unconfirmed_limit(limit)).await;
+        let exchange = channel.default_exchange();
+        let _stuck = exchange.enqueue("k", "stuck").await.unwrap();
+        assert_eq!(published(&mut server).await, b"stuck");
+        // five times the limit, each confirmed before the next
+        for number in 2..=50 {
+            let (confirmed, ()) = both(exchange.publish("k", vec![0; 2_000]), async {
+                published(&mut server).await;
+                server.send(1, ack(number)).await;
+            })
+            .await;
+            confirmed.unwrap();
+        }
     });
 }
