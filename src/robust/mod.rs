@@ -1,8 +1,8 @@
 //! Connections that outlive the network and the broker.
 //!
-//! [`connect_robust`](crate::connect_robust) gives a [`Connection`](crate::Connection) as [`connect`](crate::connect)
-//! does. When its link, which is the socket of the moment, is lost, it connects again, declares again what was declared through it, starts the consumers again, publishes again what was not
-//! confirmed, and goes on:
+//! [`connect_robust`](crate::connect_robust) returns the same [`Connection`](crate::Connection) as
+//! [`connect`](crate::connect). Each of its sockets in turn is called a link. When a link is lost, the connection connects
+//! again, declares what was declared through it, starts the consumers, publishes what was not confirmed, and continues:
 //!
 //! ```no_run
 //! use lepus::{ExchangeKind, Message};
