@@ -5,8 +5,8 @@ use tokio::time::Instant;
 
 use super::live::Live;
 use super::robust_channel::ChannelInner;
-use super::shared::{Command, Phase, before, out_of_time};
-use crate::error::{Error, ErrorKind, Origin, Result, Scope};
+use super::shared::{Phase, before, out_of_time};
+use crate::error::{Error, ErrorKind, Result, Scope};
 use crate::protocol::MethodId;
 
 /// A call that has its channel's turn, so that an error of the server belongs to it if it names its method.
@@ -41,9 +41,6 @@ impl<'a> Call<'a> {
 
     /// It has failed there. `Ok`: it is to be made again.
     pub(super) fn failed(&mut self, live: &Live, error: Error) -> Result<()> {
-        if error.kind() == ErrorKind::Timeout && error.origin() != Origin::Network {
-            self.unanswered(live, &error);
-        }
         if !self.again || live.plain.is_open() || error.scope() == Scope::Call {
             return Err(error);
         }
@@ -57,17 +54,6 @@ impl<'a> Call<'a> {
         self.sent += 1;
         tracing::debug!(%error, "a call is made again on the next link");
         Ok(())
-    }
-}
-
-impl Call<'_> {
-    /// The server has taken the request and not answered it: later ones on the plain channel would wait behind it.
-    fn unanswered(&self, live: &Live, error: &Error) {
-        let channel = self.channel.me();
-        let (plain, generation, error) = (live.plain.clone(), live.generation, error.clone());
-        let command = Command::Unanswered { channel, plain, generation, error };
-        // refused: the supervisor has ended
-        drop(self.channel.shared().commands.send(command));
     }
 }
 

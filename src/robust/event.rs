@@ -56,7 +56,7 @@ pub enum Event {
         /// The name that it has.
         new: ShortStr,
     },
-    /// The server closed a channel, or did not answer a call on it in time; it is opened again.
+    /// The server closed a channel, which is opened again.
     ChannelClosed {
         /// Why.
         error: Error,

@@ -183,11 +183,6 @@ impl ChannelInner {
         &self.handle.shared
     }
 
-    /// Itself, as long as it is in use.
-    pub(super) fn me(&self) -> Weak<Self> {
-        self.shared().lock().channels.get(&self.id).cloned().unwrap_or_default()
-    }
-
     pub(super) fn lock(&self) -> RwLockWriteGuard<'_, Core> {
         self.core.write().unwrap_or_else(PoisonError::into_inner)
     }
@@ -204,10 +199,7 @@ impl ChannelInner {
             let live = call.live().await?;
             let request = translate(&self.shared().lock().topology, &self.last_queue(), &request);
             match live.plain.request(request.clone()).await {
-                Ok(reply) if self.record(&live, request.into(), Some(&reply)) => {
-                    self.shared().unanswered.store(0, Ordering::Relaxed);
-                    return Ok(reply);
-                }
+                Ok(reply) if self.record(&live, request.into(), Some(&reply)) => return Ok(reply),
                 // the link was lost before it was recorded
                 Ok(_) => {}
                 Err(error) => call.failed(&live, error)?,

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use crate::driver::server::Server;
 use crate::error::{Error, ErrorKind, Origin, Result, Scope};
 use crate::mux::tune::Agreed;
 use crate::protocol::{Arguments, channel};
-use crate::single::{ConnectionState, SingleChannel, SingleConnection, Status, Tally};
+use crate::single::{ConnectionState, SingleConnection, Status, Tally};
 
 /// Where something stands that comes and goes with the link: the connection, or one of its channels.
 #[derive(Debug)]
@@ -66,8 +66,6 @@ enum Audience {
 pub(super) enum Command {
     /// A plain channel has ended.
     ChannelEnded { channel: Weak<ChannelInner>, generation: u64, error: Error },
-    /// A call on a plain channel was not answered in time.
-    Unanswered { channel: Weak<ChannelInner>, plain: SingleChannel, generation: u64, error: Error },
     /// Opening a channel again failed, and is to be tried again.
     Reopen { channel: Weak<ChannelInner>, generation: u64 },
 }
@@ -96,8 +94,6 @@ pub(super) struct Shared {
     pub republished: AtomicU64,
     /// One message on trial at a time.
     pub trial: tokio::sync::Mutex<()>,
-    /// How many requests in a row were not answered on this link.
-    pub unanswered: AtomicU32,
     /// One restore at a time on a link that lives.
     pub restoring: tokio::sync::Mutex<()>,
     /// One probe at a time of whether a consumer that waits can be started.
@@ -179,7 +175,6 @@ impl Shared {
             reconnects: AtomicU64::new(0),
             republished: AtomicU64::new(0),
             trial: tokio::sync::Mutex::new(()),
-            unanswered: AtomicU32::new(0),
             restoring: tokio::sync::Mutex::new(()),
             probing: tokio::sync::Mutex::new(()),
             last_good: Mutex::new(None),

@@ -1,7 +1,6 @@
 //! The task behind each robust connection: it watches the link, and replaces it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -19,13 +18,10 @@ use super::robust_channel::ChannelInner;
 use super::robust_connection::RobustConnection;
 use super::shared::{Command, Phase, Shared, runtime_ended};
 use crate::error::{Error, ErrorKind, Result};
-use crate::single::{Blocked, ConnectionState, SingleChannel, SingleConnection};
+use crate::single::{Blocked, ConnectionState, SingleConnection};
 
 /// How long to wait before a channel is opened again that could not be.
 pub(super) const REOPEN: Duration = Duration::from_millis(250);
-
-/// So many requests in a row that are not answered end the link.
-const UNANSWERED: u32 = 2;
 
 /// Connects for the first time.
 pub(super) async fn connect(options: Options) -> Result<RobustConnection> {
@@ -131,55 +127,12 @@ impl Supervisor {
                 }
                 (channel, generation + 1)
             }
-            Command::Unanswered { channel, plain, generation, error } => {
-                let Some(channel) = channel.upgrade() else { return };
-                if !self.replaces(link, &channel, plain, generation, &error).await {
-                    return;
-                }
-                (channel, generation + 1)
-            }
             Command::Reopen { channel, generation } => {
                 let Some(channel) = channel.upgrade() else { return };
                 (channel, generation)
             }
         };
         self.reopen(link, &channel, generation).await;
-    }
-
-    /// A call was not answered: closes its plain channel, for another one to be opened. False: there is nothing to be opened
-    /// on this link.
-    async fn replaces(
-        &self,
-        link: &SingleConnection,
-        channel: &Arc<ChannelInner>,
-        plain: SingleChannel,
-        generation: u64,
-        error: &Error,
-    ) -> bool {
-        // a server that blocks publishers answers when it reads again
-        if !link.is_open() || link.blocked().is_some() || self.is_mute(link, error) {
-            return false;
-        }
-        tracing::warn!(%error, "the channel is replaced");
-        // within the close time-out; answered, it tells all confirms
-        drop(plain.close().await);
-        drop(plain);
-        if !link.is_open() || !channel.lost(error, Some(generation)) {
-            return false;
-        }
-        self.shared.tell(Event::ChannelClosed { error: error.clone() });
-        true
-    }
-
-    /// Whether the server answers nothing any more: then the link ends.
-    fn is_mute(&self, link: &SingleConnection, error: &Error) -> bool {
-        let unanswered = self.shared.unanswered.fetch_add(1, Ordering::Relaxed) + 1;
-        if unanswered >= UNANSWERED {
-            let text = "the server did not answer several requests in a row";
-            let error = Error::new(ErrorKind::ConnectionLost, text).with_source(error.clone());
-            link.give_up(error);
-        }
-        unanswered >= UNANSWERED
     }
 
     async fn reopen(&self, link: &SingleConnection, channel: &Arc<ChannelInner>, generation: u64) {
@@ -193,7 +146,6 @@ impl Supervisor {
         };
         match self.reopened(link, channel).await {
             Ok((mut reopened, mut unrestored)) => {
-                self.shared.unanswered.store(0, Ordering::Relaxed);
                 unrestored.append(&mut reopened.unrestored);
                 reopened.release(epoch);
                 if reopened.tell() {
@@ -201,10 +153,6 @@ impl Supervisor {
                 }
             }
             Err(error) if link.is_open() => {
-                let blocked = link.blocked().is_some();
-                if error.kind() == ErrorKind::Timeout && !blocked && self.is_mute(link, &error) {
-                    return;
-                }
                 tracing::warn!(%error, "a channel could not be opened again yet");
                 retry_later(channel, REOPEN);
             }
@@ -249,7 +197,6 @@ pub(super) fn retry_later(channel: &Arc<ChannelInner>, pause: Duration) {
 
 /// The link is gone, and with it all plain channels.
 fn lost(shared: &Shared, error: &Error) {
-    shared.unanswered.store(0, Ordering::Relaxed);
     shared.enter(ConnectionState::Connecting, Some(error));
     {
         let mut state = shared.lock();
