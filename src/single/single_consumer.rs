@@ -157,7 +157,17 @@ impl SingleConsumer {
             }
         }
         let delivery = self.taken.pop_front();
+        if self.taken.is_empty() {
+            // at once: whoever asks for no more must not hold up a call that waits for its answer
+            self.free_taken();
+        }
         Poll::Ready(delivery.map(|raw| Ok(Delivery::new(raw, &self.acks))))
+    }
+
+    /// All that was taken together was handed out.
+    #[inline(never)]
+    fn free_taken(&mut self) {
+        self.queue.free(std::mem::take(&mut self.counted));
     }
 
     /// Gives what was taken the numbers that users see; done for a batch, since on most channels they are the server's.
