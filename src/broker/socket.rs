@@ -68,7 +68,7 @@ impl Shared {
         self.changed.notified()
     }
 
-    /// Opens the door anew: whoever has the receiver takes what comes.
+    /// Replaces the channel on which new streams arrive; the holder of the receiver serves them.
     pub(super) fn open_door(&self) -> UnboundedReceiver<Served> {
         let (sender, receiver) = unbounded_channel();
         *self.door.lock().unwrap_or_else(PoisonError::into_inner) = sender;

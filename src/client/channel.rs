@@ -339,8 +339,8 @@ impl Channel {
         }
     }
 
-    /// Closes the channel: tells the server, and waits for its answer. Whoever waits for anything on it
-    /// gets [`ErrorKind::Closed`]; consumers' streams end, and what they had not acknowledged is delivered again.
+    /// Closes the channel and waits for the server's answer. Pending operations on it fail with
+    /// [`ErrorKind::Closed`]; consumers' streams end, and what they had not acknowledged is delivered again.
     /// What was declared on it stays, and a robust connection goes on restoring it. The second time does nothing.
     ///
     /// # Errors

@@ -258,8 +258,8 @@ impl Connection {
         }
     }
 
-    /// Closes the connection: tells the server, and waits for its answer. Whoever waits for anything on
-    /// the connection gets [`ErrorKind::Closed`]; consumers' streams end. While a robust connection has no link, no further
+    /// Closes the connection and waits for the server's answer. Pending operations on it fail with
+    /// [`ErrorKind::Closed`]; consumers' streams end. While a robust connection has no link, no further
     /// attempt is made. The second time does nothing.
     ///
     /// # Errors

@@ -43,7 +43,7 @@ pub(crate) struct ChannelState {
     confirms: OnceLock<Mutex<Option<Confirms<Waker>>>>,
     /// All publishes with lower numbers were acked, or their failure was told: to see that costs no lock.
     pub acked_below: AtomicU64,
-    /// Wakes whoever waits for the end.
+    /// Wakes tasks that wait for the end.
     ended: Notify,
     pub returns: Returns,
     /// Whether a consumer without acks was started on it.
@@ -328,7 +328,8 @@ impl ChannelLink {
         published
     }
 
-    /// Like [`try_publish`](Self::try_publish), but what is due is left to [`write`](Self::write).
+    /// Like [`try_publish`](Self::try_publish), but writes nothing: the caller passes the returned [`Due`] to
+    /// [`write`](Self::write).
     #[inline]
     pub(crate) fn append(&self, publish: &Publish<'_>, awaited: bool) -> (Result<Option<Sent>, Error>, Due) {
         let most = self.shared().limits.outgoing;

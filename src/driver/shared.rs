@@ -161,7 +161,7 @@ impl Urgency {
 }
 
 /// What is to be done for what was appended, once all locks are released.
-#[must_use = "what was appended is written only by `Shared::write`"]
+#[must_use = "appended bytes may not be written before `Shared::write` is called"]
 #[derive(Debug)]
 pub(crate) enum Due {
     /// Somebody writes already, or is about to.
@@ -200,7 +200,7 @@ pub(crate) struct Shared {
     unconfirmed: Mutex<Vec<String>>,
     /// Whether it has ended: set after `failure`.
     has_ended: AtomicBool,
-    /// Wakes whoever waits for the end.
+    /// Wakes tasks that wait for the end.
     ended: Notify,
     /// Why the server takes no publishes, while it does not.
     pub blocked: watch::Sender<Option<ShortStr>>,

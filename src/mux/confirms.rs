@@ -49,7 +49,7 @@ pub(crate) struct Confirms<C> {
     unheard: Unheard,
     /// Wakers of tasks that wait until everything up to a number is settled, by that number and a ticket.
     drains: BTreeMap<(u64, u64), C>,
-    /// Who waits until anything is settled, by ticket.
+    /// The wakers of tasks that wait for the next settled publish, by ticket.
     any: BTreeMap<u64, C>,
     next_ticket: u64,
 }
@@ -296,7 +296,7 @@ impl<C> Confirms<C> {
         ticket
     }
 
-    /// Remembers who waits until anything is settled, under the ticket that this returns.
+    /// Registers a waker for the next settled publish. Returns its ticket, for [`forget_any`](Self::forget_any).
     pub(crate) fn wait_any(&mut self, waiter: C) -> u64 {
         self.next_ticket += 1;
         self.any.insert(self.next_ticket, waiter);

@@ -12,10 +12,8 @@ use super::reopen_all::Channels;
 use super::restore::Restore;
 use super::shared::{Phase, Shared, closed};
 use super::supervisor::{REOPEN, retry_later};
-use crate::driver::race::{Connected, Progress, Race};
-use crate::driver::server::Server;
 use crate::error::{Error, ErrorKind, Origin, Result};
-use crate::single::{ConnectionState, SingleConnection};
+use crate::single::{Connected, ConnectionState, Progress, Race, Server, SingleConnection};
 
 /// How often at least a broker that took a login before must refuse it, before that is believed.
 const REFUSALS: u32 = 3;

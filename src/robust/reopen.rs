@@ -27,6 +27,9 @@ const TRIES: usize = 5;
 /// How long the confirm of a message on trial is awaited.
 const TRIAL: Duration = Duration::from_secs(5);
 
+/// The same, once a message on trial has got no answer.
+const NEXT_TRIAL: Duration = Duration::from_millis(100);
+
 /// A channel on a new link, before anybody else may use it.
 #[derive(Debug)]
 pub(super) struct Reopened {
@@ -79,8 +82,12 @@ impl Reopened {
     ) -> Result<(Self, Vec<Started>)> {
         let mut refused = Refused::default();
         loop {
-            let tag_base = tag_base(channel.lock().generation);
-            let plain = link.channel(channel.confirms, tag_base).await?;
+            let earlier = {
+                let mut core = channel.lock();
+                core.opened += 1;
+                core.opened - 1
+            };
+            let plain = link.channel(channel.confirms, tag_base(earlier)).await?;
             let (prefetch, global, wanted) = {
                 let core = channel.lock();
                 (core.prefetch, core.prefetch_global, core.consumers.clone())
@@ -118,15 +125,17 @@ impl Reopened {
                 core.unconfirmed.follow(plain.clone());
             }
         }
-        let mut done = 0;
+        let (mut done, mut patience) = (0, TRIAL);
         while let Some(again) = self.next_again(done) {
             let trial = if again.on_trial { Some(channel.shared().trial.lock().await) } else { None };
             let Some(number) = self.hand_over(&again).await? else { continue };
             done = again.sequence;
             if trial.is_some() {
                 // one that is not answered is not what closes channels
-                if let Ok(settled) = tokio::time::timeout(TRIAL, plain.settled(number)).await {
-                    settled?;
+                match tokio::time::timeout(patience, plain.settled(number)).await {
+                    Ok(settled) => settled?,
+                    // a queue that confirms nothing, such as one without a majority: many may wait for it
+                    Err(_) => patience = NEXT_TRIAL,
                 }
                 channel.lock().unconfirmed.acquitted();
             }

@@ -53,6 +53,8 @@ pub(super) struct Core {
     pub number: u16,
     /// Which plain channel it is: one more with each.
     pub generation: u64,
+    /// How many plain channels were opened for it, those that ended during a restore included.
+    pub opened: u64,
     /// The link that the plain channel is on.
     pub epoch: u64,
     /// Since when there is this plain channel.
@@ -82,7 +84,7 @@ impl RobustChannel {
         let deadline = shared.deadline();
         loop {
             let (link, epoch) = shared.up(deadline).await?;
-            match link.channel(confirms, tag_base(1)).await {
+            match link.channel(confirms, tag_base(0)).await {
                 Ok(plain) => {
                     if let Some(inner) = ChannelInner::adopt(handle, plain, epoch, confirms) {
                         return Ok(Self { inner });
@@ -95,10 +97,10 @@ impl RobustChannel {
     }
 }
 
-/// What is added to the server's delivery tags on the plain channel of this generation: so that no tag occurs twice in a
-/// robust channel's life, and one that is kept as a number tells which plain channel it is of.
-pub(super) fn tag_base(generation: u64) -> u64 {
-    generation.saturating_sub(1) << TAG_BITS
+/// What is added to the server's delivery tags on the plain channel that follows so many `earlier` ones: so no tag occurs
+/// twice in a robust channel's life, and a tag that is kept as a number tells which plain channel it is of.
+pub(super) fn tag_base(earlier: u64) -> u64 {
+    earlier << TAG_BITS
 }
 
 /// A plain channel may deliver 2^40 messages: a million each second, for twelve days.
@@ -133,6 +135,7 @@ impl ChannelInner {
                 number: plain.id(),
                 phase: Phase::Up(plain),
                 generation: 1,
+                opened: 1,
                 epoch,
                 since: Instant::now(),
                 pace: Pace::new(handle.shared.options().backoff),
@@ -313,14 +316,20 @@ impl RobustChannel {
         method: impl FnOnce(u64) -> M,
     ) -> Result<Settled> {
         let live = match self.inner.live_now() {
-            Ok(live) if tag_base(live.generation) <= tag => live,
+            Ok(live) => live,
             Err(error) if error.kind() == ErrorKind::Closed => return Err(error),
-            _ => {
-                self.inner.shared().tally.stale_acks.fetch_add(1, Ordering::Relaxed);
-                return Ok(Settled::Stale);
-            }
+            Err(_) => return Ok(self.stale()),
         };
-        live.plain.settle(multiple, &method(tag - tag_base(live.generation)))
+        match live.plain.raw_tag(tag) {
+            Some(raw) => live.plain.settle(multiple, &method(raw)),
+            None => Ok(self.stale()),
+        }
+    }
+
+    /// An ack came too late.
+    fn stale(&self) -> Settled {
+        self.inner.shared().tally.stale_acks.fetch_add(1, Ordering::Relaxed);
+        Settled::Stale
     }
 
     /// Cancels the consumer with this tag. False: there is none.

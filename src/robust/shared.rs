@@ -24,11 +24,10 @@ use super::ledger::topology::Topology;
 use super::options::Options;
 use super::robust_channel::ChannelInner;
 use crate::codec::{FieldTable, ShortStr};
-use crate::driver::server::Server;
 use crate::error::{Error, ErrorKind, Origin, Result, Scope};
 use crate::mux::tune::Agreed;
 use crate::protocol::{Arguments, channel};
-use crate::single::{ConnectionState, SingleConnection, Status, Tally};
+use crate::single::{ConnectionState, Server, SingleConnection, Status, Tally};
 
 /// Where something stands that comes and goes with the link: the connection, or one of its channels.
 #[derive(Debug)]

@@ -9,6 +9,8 @@
 //! - [`SingleChannel::ask`], `settled_below`, `is_settled`, `take_failures` tell what became of each publish, also
 //!   after the channel's end;
 //! - [`SingleChannel::over`] resolves when the channel has ended, and holds nothing open;
+//! - a [`Race`] between hosts and addresses yields a stream, and
+//!   [`ConnectOptions::log_in`] makes a connection of it;
 //! - a [`Tally`] counts what is at work and which acks came too late, across connections.
 
 mod arguments;
@@ -50,6 +52,9 @@ pub(crate) use self::single_consumer::SingleConsumer;
 pub use self::status::{ConnectionState, Status};
 pub(crate) use self::stream_position::{StreamPosition, is_told};
 pub(crate) use self::tally::Tally;
+
+pub(crate) use crate::driver::race::{Connected, Progress, Race};
+pub(crate) use crate::driver::server::Server;
 
 /// A boxed future, for operations where an allocation does not matter.
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -131,6 +131,11 @@ impl SingleChannel {
         self.inner.settle(multiple, method)
     }
 
+    /// The server's delivery tag for one that users see; `None` if it is of an earlier channel.
+    pub(crate) fn raw_tag(&self, tag: u64) -> Option<u64> {
+        tag.checked_sub(self.inner.tag_base)
+    }
+
     /// Cancels the consumer with this tag. False: there is none.
     pub(crate) async fn cancel(&self, tag: &ShortStr) -> Result<bool> {
         let Some(queue) = self.inner.queues().into_iter().find(|queue| queue.tag() == *tag) else {

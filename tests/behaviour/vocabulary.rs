@@ -13,6 +13,14 @@ async fn both_kinds() -> [Connection; 2] {
     [lepus::connect(url()).await.unwrap(), lepus::connect_robust(url()).await.unwrap()]
 }
 
+/// A queue with the messages "1" to `last`.
+async fn filled(connection: &Connection, last: u32) -> (Channel, Queue) {
+    let channel = connection.channel().await.unwrap();
+    let queue = channel.declare_queue("").await.unwrap();
+    fill(&queue, &channel, numbers(1, last)).await;
+    (channel, queue)
+}
+
 /// A function of a library that knows nothing of the kind.
 async fn setup(channel: &Channel) -> lepus::Result<Queue> {
     let queue = channel.declare_queue("").await?;
@@ -46,9 +54,7 @@ fn one_function_sets_up_either_kind() {
 fn deliveries_are_settled_by_number_and_in_parts() {
     test(async |_| {
         for connection in both_kinds().await {
-            let channel = connection.channel().await.unwrap();
-            let queue = channel.declare_queue("").await.unwrap();
-            fill(&queue, &channel, numbers(1, 5)).await;
+            let (channel, queue) = filled(&connection, 5).await;
             let mut consumer = queue.consume().await.unwrap();
             let tags: Vec<_> =
                 take(&mut consumer, 4).await.iter().map(lepus::Delivery::delivery_tag).collect();
@@ -88,9 +94,7 @@ fn a_consumer_is_cancelled_by_its_tag() {
 fn a_paused_consumer_gives_back_what_waits_and_goes_on_with_another_prefetch() {
     test(async |_| {
         for connection in both_kinds().await {
-            let channel = connection.channel().await.unwrap();
-            let queue = channel.declare_queue("").await.unwrap();
-            fill(&queue, &channel, numbers(1, 6)).await;
+            let (_channel, queue) = filled(&connection, 6).await;
             let mut consumer = queue.consume().prefetch(4).await.unwrap();
             let first = next(&mut consumer).await;
             assert_eq!(text(&first), "1");
@@ -117,9 +121,7 @@ fn a_paused_consumer_gives_back_what_waits_and_goes_on_with_another_prefetch() {
 fn without_acks_a_pause_loses_nothing() {
     test(async |_| {
         for connection in both_kinds().await {
-            let channel = connection.channel().await.unwrap();
-            let queue = channel.declare_queue("").await.unwrap();
-            fill(&queue, &channel, numbers(1, 20)).await;
+            let (channel, queue) = filled(&connection, 20).await;
             let mut consumer = queue.consume().no_ack().await.unwrap();
             assert_eq!(text(&next(&mut consumer).await), "1");
             consumer.pause().await.unwrap();
@@ -135,9 +137,7 @@ fn without_acks_a_pause_loses_nothing() {
 fn a_drain_waits_for_acks_and_confirms_and_ends_streams() {
     test(async |_| {
         for connection in both_kinds().await {
-            let channel = connection.channel().await.unwrap();
-            let queue = channel.declare_queue("").await.unwrap();
-            fill(&queue, &channel, numbers(1, 1)).await;
+            let (_channel, queue) = filled(&connection, 1).await;
             let mut consumer = queue.consume().await.unwrap();
             let delivery = next(&mut consumer).await;
             let draining = tokio::spawn({
@@ -158,9 +158,7 @@ fn a_drain_waits_for_acks_and_confirms_and_ends_streams() {
 fn a_drain_says_what_was_not_done_in_time() {
     test(async |_| {
         for connection in both_kinds().await {
-            let channel = connection.channel().await.unwrap();
-            let queue = channel.declare_queue("").await.unwrap();
-            fill(&queue, &channel, numbers(1, 1)).await;
+            let (_channel, queue) = filled(&connection, 1).await;
             let mut consumer = queue.consume().await.unwrap();
             let held = next(&mut consumer).await;
             let error = connection.drain(Duration::from_millis(50)).await.unwrap_err();

@@ -23,11 +23,12 @@ const ON_THESE_ALONE: [(&str, &[&str]); 2] = [("broker", &["codec"]), ("protocol
 const TOOLS: [&str; 2] = ["fuzzing", "bench"];
 
 /// What a folder of `src` must not name. A rule for a folder that does not exist is waiting for it.
-const FORBIDDEN: [(&str, &[&str]); 6] = [
+const FORBIDDEN: [(&str, &[&str]); 7] = [
     ("codec", &["tokio", "tracing", "parking_lot", "std::net"]),
     ("mux", &["tokio", "tracing", "parking_lot", "std::net"]),
     ("protocol", &["tokio", "tracing", "parking_lot", "std::net"]),
-    ("client", &["tokio::net", "tokio::io"]),
+    ("client", &["tokio::net", "tokio::io", "crate::driver"]),
+    ("robust", &["crate::driver"]),
     ("single", &["tokio::net", "tokio::io"]),
     ("robust/ledger", &["tokio", "tracing", "parking_lot", "std::net", "crate::driver"]),
 ];
@@ -234,7 +235,8 @@ fn a_folder_must_not_use_what_is_forbidden_there() {
     }
     assert!(faults_of(ledger, "use std::time::Instant; fn f(now: Instant) {}").is_empty());
     assert!(faults_of(ledger, "mod tests { use std::time::Instant; fn f() { Instant::now(); } }").is_empty());
-    assert!(faults_of("robust/runner.rs", "use tokio::sync::Mutex; use crate::driver;").is_empty());
+    assert!(faults_of("robust/supervisor.rs", "use tokio::sync::Mutex; use crate::single;").is_empty());
+    assert_eq!(faults_of("robust/supervisor.rs", "use crate::driver::race::Race;").len(), 1);
     assert_eq!(faults_of("client/channel.rs", "use tokio::{net::TcpStream, sync};").len(), 1);
 }
 

@@ -1,8 +1,8 @@
 //! Messages that may have to be published again, as bytes.
 //!
-//! A message that is published is freed at once, while it is in the cache; what is kept is a copy of its encoded
-//! properties and of a small body, in one ring of bytes. To keep the message itself would free its parts, six
-//! allocations of a usual one, when they are cold.
+//! The ledger keeps a copy of a message's encoded properties and, if it is small, of its body, in one ring of bytes. So the
+//! message itself is freed right after it is published, while it is in the cache. Its parts, six allocations for a usual
+//! message, would otherwise be freed when they are cold.
 //!
 //! ```text
 //! entries   | 7 | 8 | 9 |            by ascending sequence
@@ -13,8 +13,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::codec::Properties;
 use crate::codec::content::decode_properties;
+use crate::codec::{DecodeError, Properties};
 use crate::single::Message;
 
 /// A body up to this size is copied into the ring. A larger one is shared with whoever else holds it.
@@ -144,26 +144,25 @@ impl Kept {
         });
     }
 
-    /// The message again.
-    pub(super) fn message(&self, entry: &Entry) -> Message {
-        let properties = self.properties(entry);
+    /// The message again. An error: its properties are nested deeper than what is read.
+    pub(super) fn message(&self, entry: &Entry) -> Result<Message, DecodeError> {
+        let properties = self.properties(entry)?;
         let body = match entry.copied {
             0 => entry.body.clone(),
             length => self.copy(entry.at + u64::from(entry.properties), length),
         };
-        match properties {
+        Ok(match properties {
             Some(properties) => Message::with_properties(body, properties),
             None => Message::new(body),
-        }
+        })
     }
 
     /// Its properties; `None` if it is persistent and nothing else.
-    pub(super) fn properties(&self, entry: &Entry) -> Option<Properties> {
-        if entry.properties == 0 {
-            return None;
+    pub(super) fn properties(&self, entry: &Entry) -> Result<Option<Properties>, DecodeError> {
+        match entry.properties {
+            0 => Ok(None),
+            length => decode_properties(&self.copy(entry.at, length)).map(Some),
         }
-        // what was encoded here can be decoded
-        Some(decode_properties(&self.copy(entry.at, entry.properties)).unwrap_or_default())
     }
 
     fn copy(&self, at: u64, length: u32) -> Bytes {
@@ -249,6 +248,7 @@ fn size(length: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::FieldTable;
 
     fn push(kept: &mut Kept, sequence: u64, message: &Message) {
         let measure = kept.measure(0, message);
@@ -256,7 +256,7 @@ mod tests {
     }
 
     fn messages(kept: &Kept) -> Vec<Message> {
-        kept.iter().map(|entry| kept.message(entry)).collect()
+        kept.iter().map(|entry| kept.message(entry).unwrap()).collect()
     }
 
     #[test]
@@ -280,6 +280,19 @@ mod tests {
     }
 
     #[test]
+    fn headers_that_cannot_be_read_back_are_an_error_and_not_left_out() {
+        let mut headers = FieldTable::new();
+        for _ in 0..200 {
+            let mut outer = FieldTable::new();
+            outer.insert("deeper", headers).unwrap();
+            headers = outer;
+        }
+        let mut kept = Kept::default();
+        push(&mut kept, 1, &Message::new("x").headers(headers));
+        assert!(kept.message(kept.first().unwrap()).is_err());
+    }
+
+    #[test]
     fn gaps_in_the_ring_are_freed_and_the_count_goes_back_to_zero() {
         let mut kept = Kept::default();
         for sequence in 0..1_000 {
@@ -289,7 +302,7 @@ mod tests {
         assert_eq!(kept.len(), 10);
         assert!(kept.ring.len() < 20_000, "{}", kept.ring.len());
         for entry in kept.iter() {
-            let id = kept.properties(entry).unwrap().message_id.unwrap();
+            let id = kept.properties(entry).unwrap().unwrap().message_id.unwrap();
             assert_eq!(id, entry.sequence.to_string());
         }
         kept.forget_before(u64::MAX);

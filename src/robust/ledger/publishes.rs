@@ -28,7 +28,7 @@ pub(in crate::robust) use super::kept::Measure;
 use super::kept::{Interest, Kept};
 use super::numbers::Numbers;
 use super::routes::{Route, Routes};
-use crate::codec::ShortStr;
+use crate::codec::{DecodeError, ShortStr};
 use crate::error::{Error, ErrorKind, Result};
 use crate::single::{Message, Outbound};
 
@@ -75,7 +75,7 @@ pub(in crate::robust) struct Publishes<W: Wire> {
     look_at: (usize, usize),
     /// What failed on channels that have ended, or was given up, and has not been told yet.
     failures: BTreeMap<u64, Error>,
-    /// Who waits for messages that are not on a channel.
+    /// The wakers of tasks that wait for messages which are not on a channel at the moment.
     waiting: HashMap<u64, Waker>,
     /// Until when messages may be published again, where somebody has said so.
     deadlines: BTreeMap<u64, Instant>,
@@ -353,7 +353,7 @@ impl<W: Wire> Publishes<W> {
                 exchange: route.exchange.as_bytes(),
                 routing_key: &route.routing_key,
                 body_length: entry.body_length(),
-                properties: &|| kept.properties(entry),
+                properties: &|| kept.properties(entry).ok().flatten(),
             })
         };
         kept.iter().filter(fits).map(|entry| entry.sequence).collect()
@@ -405,7 +405,13 @@ impl<W: Wire> Publishes<W> {
                 self.fail(sequence, &expired_error(), given_up);
                 continue;
             }
-            let mut message = self.kept.message(entry);
+            let mut message = match self.kept.message(entry) {
+                Ok(message) => message,
+                Err(error) => {
+                    self.fail(sequence, &unreadable(error), given_up);
+                    continue;
+                }
+            };
             let route = self.routes.get_mut(sequence)?;
             route.rename(&rename);
             if let Some(name) = message.properties().reply_to.as_ref().and_then(&rename) {
@@ -467,6 +473,13 @@ pub(in crate::robust) struct Abandoned<W: Wire> {
     pub failure: Option<Error>,
     pub stray: Option<W::Stray>,
     _waker: Option<Waker>,
+}
+
+/// What was encoded cannot be read back.
+fn unreadable(error: DecodeError) -> Error {
+    let text = "the link was lost before the server confirmed the message, and its headers are nested too deep for it to \
+                be published again; it may have arrived";
+    Error::new(ErrorKind::Unconfirmed, text).with_source(error)
 }
 
 /// The deadline of a message that was handed over has passed.
