@@ -251,8 +251,20 @@ impl Consumer {
         if was_paused { Ok(()) } else { self.resume().await }
     }
 
+    /// Most deliveries are at hand: those of a plain connection are taken here, in the caller's code, and made in their place.
+    /// A delivery that is returned through both kinds is copied several times, which costs more than all else that is done.
     #[inline]
     fn poll_delivery(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
+        if let Kind::Single(consumer) = &mut self.kind
+            && let Some(delivery) = consumer.at_hand()
+        {
+            return Poll::Ready(Some(Ok(delivery)));
+        }
+        self.poll_either(context)
+    }
+
+    #[inline(never)]
+    fn poll_either(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
         match &mut self.kind {
             Kind::Single(consumer) => consumer.poll_delivery(context),
             Kind::Robust(consumer) => consumer.poll_delivery(context),

@@ -24,12 +24,14 @@ pub(crate) struct SingleConsumer {
     queue: Arc<DeliveryQueue>,
     /// Taken from the queue, and not handed out yet.
     taken: VecDeque<Raw>,
-    /// The bytes of what was taken together. They count until all of it was handed out and more is asked for, so that
-    /// nothing is counted for each message.
+    /// The bytes of what was taken together. They count until all of it was handed out, so that nothing is counted for each
+    /// message.
     counted: usize,
     acks: Arc<Acks>,
     position: StreamPosition,
     state: State,
+    /// Whether each message is looked at before it is handed out: it may be of a stream, or too large.
+    is_special: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +50,17 @@ impl SingleConsumer {
         spec.method.consumer_tag = queue.tag().detach();
         let position = StreamPosition::at_start(&spec);
         let taken = VecDeque::new();
-        Self { channel, spec, queue, taken, counted: 0, acks, position, state: State::Running }
+        Self {
+            channel,
+            spec,
+            queue,
+            taken,
+            counted: 0,
+            acks,
+            position,
+            state: State::Running,
+            is_special: false,
+        }
     }
 
     /// The consumer's tag.
@@ -110,6 +122,7 @@ impl SingleConsumer {
                 raw.tag += self.channel.tag_base;
             }
             self.taken.append(&mut rest);
+            self.is_special = true;
         }
         self.state = State::Running;
         Ok(())
@@ -140,21 +153,26 @@ impl SingleConsumer {
         !self.queue.no_ack()
     }
 
+    /// A delivery that was taken, unless it is the last one, or is to be looked at: those are for
+    /// [`poll_delivery`](Self::poll_delivery).
     #[inline]
+    pub(crate) fn at_hand(&mut self) -> Option<Delivery> {
+        if self.is_special || self.taken.len() < 2 {
+            return None;
+        }
+        self.taken.pop_front().map(|raw| Delivery::new(raw, &self.acks))
+    }
+
     pub(crate) fn poll_delivery(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
         if self.taken.is_empty()
             && let Err(end) = ready!(self.poll_take(context))
         {
             return Poll::Ready(end.map(Err));
         }
-        // looked at where it lies: a copy of it would wait for its own stores
-        if let Some(raw) = self.taken.front() {
-            self.position.pass(raw);
-            if let Some(bytes) = raw.too_large() {
-                let tag = raw.tag - self.channel.tag_base;
-                self.taken.pop_front();
-                return Poll::Ready(Some(Err(self.too_large(tag, bytes))));
-            }
+        if self.is_special
+            && let Some(error) = self.look_at_next()
+        {
+            return Poll::Ready(Some(Err(error)));
         }
         let delivery = self.taken.pop_front();
         if self.taken.is_empty() {
@@ -162,6 +180,18 @@ impl SingleConsumer {
             self.free_taken();
         }
         Poll::Ready(delivery.map(|raw| Ok(Delivery::new(raw, &self.acks))))
+    }
+
+    /// Follows a stream, and rejects a message that is too large. Looked at where it lies: a copy of it would wait for its
+    /// own stores.
+    #[cold]
+    fn look_at_next(&mut self) -> Option<Error> {
+        let raw = self.taken.front()?;
+        self.position.pass(raw);
+        let bytes = raw.too_large()?;
+        let tag = raw.tag - self.channel.tag_base;
+        self.taken.pop_front();
+        Some(self.too_large(tag, bytes))
     }
 
     /// All that was taken together was handed out.
@@ -210,6 +240,8 @@ impl SingleConsumer {
             Ok(weight) => {
                 self.counted = weight;
                 self.number_taken();
+                self.is_special = self.position != StreamPosition::NoStream
+                    || self.taken.iter().any(|raw| raw.too_large().is_some());
                 return Poll::Ready(Ok(()));
             }
             // whoever resumes it polls it again
