@@ -3,9 +3,10 @@
 use tokio::sync::MutexGuard;
 use tokio::time::Instant;
 
+use super::ledger::lifecycle::Phase;
 use super::live::Live;
 use super::robust_channel::ChannelInner;
-use super::shared::{Phase, before, out_of_time};
+use super::shared::{before, out_of_time};
 use crate::error::{Error, ErrorKind, Result, Scope};
 use crate::protocol::MethodId;
 
@@ -62,7 +63,7 @@ fn no_turn(channel: &ChannelInner, method: MethodId) -> Error {
     let limit = channel.shared().settings.call_limit;
     let core = channel.lock();
     let call = format_args!("{method} on channel {}", core.number);
-    if let Phase::Down(why) = &core.phase {
+    if let Phase::Down(why) = core.life.phase() {
         return out_of_time(call, 0, limit, Some(why.clone()));
     }
     let limit = limit.unwrap_or_default().as_secs_f32();

@@ -5,8 +5,9 @@ use std::task::Waker;
 
 use tokio::time::Instant;
 
+use super::ledger::lifecycle::{Incarnation, Phase};
 use super::robust_channel::{ChannelInner, Core};
-use super::shared::{Phase, before, out_of_time};
+use super::shared::{before, out_of_time};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::MethodId;
 use crate::single::SingleChannel;
@@ -15,8 +16,7 @@ use crate::single::SingleChannel;
 #[derive(Clone, Debug)]
 pub(super) struct Live {
     pub plain: SingleChannel,
-    pub generation: u64,
-    pub epoch: u64,
+    pub incarnation: Incarnation,
 }
 
 impl ChannelInner {
@@ -30,10 +30,9 @@ impl ChannelInner {
             changed.as_mut().enable();
             let (number, why) = {
                 let core = self.lock();
-                let why = match &core.phase {
+                let why = match core.life.phase() {
                     Phase::Up(plain) if plain.is_open() => {
-                        let plain = plain.clone();
-                        return Ok(Live { plain, generation: core.generation, epoch: core.epoch });
+                        return Ok(Live { plain: plain.clone(), incarnation: core.life.incarnation() });
                     }
                     Phase::Up(_) => None,
                     Phase::Down(error) => Some(error.clone()),
@@ -53,10 +52,8 @@ impl ChannelInner {
     /// The plain channel, if there is one now.
     pub(super) fn live_now(&self) -> Result<Live> {
         let core = self.lock();
-        match &core.phase {
-            Phase::Up(plain) => {
-                Ok(Live { plain: plain.clone(), generation: core.generation, epoch: core.epoch })
-            }
+        match core.life.phase() {
+            Phase::Up(plain) => Ok(Live { plain: plain.clone(), incarnation: core.life.incarnation() }),
             Phase::Down(error) => Err(no_link(error.clone())),
             Phase::Ended(error) => Err(error.earlier()),
         }
@@ -67,7 +64,7 @@ impl ChannelInner {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
-            if let Phase::Ended(error) = &self.lock().phase {
+            if let Phase::Ended(error) = self.lock().life.phase() {
                 return error.clone();
             }
             changed.await;
@@ -76,17 +73,14 @@ impl ChannelInner {
 
     /// The plain channel has ended, and everything that it has settled is known. Returns false if that is not the one
     /// that is meant.
-    pub(super) fn lost(&self, error: &Error, generation: Option<u64>) -> bool {
+    pub(super) fn lost(&self, error: &Error, incarnation: Option<Incarnation>) -> bool {
         let (wakers, gone) = {
             let mut core = self.lock();
-            if generation.is_some_and(|generation| generation != core.generation) {
+            if incarnation.is_some_and(|incarnation| incarnation != core.life.incarnation()) {
                 return false;
             }
-            let Phase::Up(plain) = &core.phase else { return false };
-            let plain = plain.clone();
+            let Some(plain) = core.life.lose(error) else { return false };
             let wakers = self.sort_out(&mut core, &plain, error);
-            core.generation += 1;
-            core.phase = Phase::Down(error.clone());
             let gone: Vec<_> =
                 core.consumers.iter().flat_map(|consumer| consumer.lock().link_lost()).collect();
             (wakers, gone)
@@ -124,14 +118,7 @@ impl ChannelInner {
     pub(super) fn end(&self, error: &Error) -> Option<SingleChannel> {
         let (main, given_up, consumers) = {
             let mut core = self.lock();
-            if matches!(core.phase, Phase::Ended(_)) {
-                return None;
-            }
-            let main = match std::mem::replace(&mut core.phase, Phase::Ended(error.clone())) {
-                Phase::Up(plain) => Some(plain),
-                Phase::Down(_) | Phase::Ended(_) => None,
-            };
-            core.generation += 1;
+            let main = core.life.end(error)?;
             if let Some(plain) = &main {
                 self.keep_failure(&mut core, plain, error);
             }

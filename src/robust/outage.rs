@@ -10,7 +10,7 @@ use super::event::{Entity, Event, Unrestored};
 use super::lessons::Lessons;
 use super::reopen_all::Channels;
 use super::restore::Restore;
-use super::shared::{Phase, Shared, closed};
+use super::shared::{Shared, closed};
 use super::supervisor::{REOPEN, retry_later};
 use crate::error::{Error, ErrorKind, Origin, Result};
 use crate::single::{Connected, ConnectionState, Progress, Race, Server, SingleConnection};
@@ -154,7 +154,7 @@ impl Outage {
         self.refusals += 1;
         let since = *self.refused_since.get_or_insert_with(Instant::now);
         // for the first time there is no reason to think that it would be taken a moment later
-        let is_first = shared.lock().epoch == 1;
+        let is_first = shared.lock().life.incarnation().is_first_link();
         is_first || (self.refusals >= REFUSALS && since.elapsed() >= shared.settings.refused_limit)
     }
 
@@ -184,7 +184,7 @@ impl Outage {
             }
         };
         let (took, Server { host, port, .. }) = (self.began.elapsed(), &server);
-        if shared.lock().epoch > 1 {
+        if !shared.lock().life.incarnation().is_first_link() {
             tracing::info!(?took, unrestored = unrestored.len(), %host, port, "restored");
             shared.tell(Event::Restored { took, unrestored });
         }
@@ -222,17 +222,17 @@ impl Outage {
         }
         {
             let mut state = shared.lock();
-            if matches!(state.phase, Phase::Ended(_)) {
+            let incarnation = state.life.incarnation();
+            if state.life.establish(link.clone(), incarnation).is_err() {
                 return Err(closed());
             }
-            if state.epoch > 1 {
+            if !incarnation.is_first_link() {
                 shared.reconnects.fetch_add(1, Ordering::Relaxed);
             }
             // all at once: whoever finds the link finds its channels
             state.agreement = (link.server_properties().clone(), link.agreed());
-            state.phase = Phase::Up(link.clone());
             for done in &mut reopened {
-                done.release(state.epoch);
+                done.release(incarnation);
             }
         }
         unfinished.finish();

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::ledger::lifecycle::{Lifecycle, Phase};
 use super::live::no_link;
 use super::options::Outage;
 use super::robust_channel::{ChannelInner, Core};
 use super::robust_confirm::RobustConfirm;
-use super::shared::{Phase, Shared, before};
+use super::shared::{Shared, before};
 use super::wire::Publishes;
 use crate::codec::ShortStr;
 use crate::error::{Error, ErrorKind, Result, Scope};
@@ -154,7 +155,7 @@ impl ChannelInner {
     #[inline]
     fn attempt_once(&self, outbound: &Outbound<'_>, message: &Message) -> Result<RobustConfirm, Refused> {
         let core = self.read();
-        let plain = core.phase.up()?;
+        let plain = up(&core.life)?;
         let (sent, due) = plain.append(outbound, message);
         let taken = match sent {
             Ok(Some(sent)) => Ok(RobustConfirm::plain(plain.confirm(sent))),
@@ -177,8 +178,8 @@ impl ChannelInner {
         message: &mut Message,
     ) -> Result<RobustConfirm, Refused> {
         let mut core = self.lock();
-        let Core { phase, unconfirmed, .. } = &mut *core;
-        let plain = phase.up()?;
+        let Core { life, unconfirmed, .. } = &mut *core;
+        let plain = up(life)?;
         let measure = unconfirmed.measure(outbound, message);
         if measure.properties > plain.properties_max().saturating_sub(MARK) {
             return Err(Refused::Failed(too_many_properties(outbound, measure.properties, plain)));
@@ -301,8 +302,8 @@ impl ChannelInner {
 
     fn unsettled(&self, last: u64) -> Unsettled {
         let mut core = self.lock();
-        let Core { phase, unconfirmed, .. } = &mut *core;
-        match phase {
+        let Core { life, unconfirmed, .. } = &mut *core;
+        match life.phase() {
             Phase::Up(plain) if self.retains => {
                 self.prune(unconfirmed);
                 let number = unconfirmed.newest_up_to(last).and_then(|newest| unconfirmed.number(newest));
@@ -318,11 +319,11 @@ impl ChannelInner {
     /// The first failure that no confirm told.
     pub(super) fn take_failure(&self) -> Result<()> {
         let mut core = self.lock();
-        let Core { phase, failure, .. } = &mut *core;
+        let Core { life, failure, .. } = &mut *core;
         if let Some(failure) = failure.take() {
             return Err(failure);
         }
-        match phase {
+        match life.phase() {
             Phase::Up(plain) => plain.take_failure(),
             Phase::Down(_) | Phase::Ended(_) => Ok(()),
         }
@@ -347,14 +348,13 @@ fn outage_too_long(outbound: &Outbound<'_>, limit: Option<Duration>, why: Error)
     Error::new(ErrorKind::NotSent, text).with_origin(why.origin()).with_source(why)
 }
 
-impl Phase<SingleChannel> {
-    /// The plain channel, or why a message is not taken.
-    fn up(&self) -> Result<&SingleChannel, Refused> {
-        match self {
-            Self::Up(plain) => Ok(plain),
-            Self::Down(error) => Err(Refused::Down(error.clone())),
-            Self::Ended(error) => Err(Refused::Failed(error.clone())),
-        }
+/// The plain channel, or why a message is not taken.
+#[inline]
+fn up(life: &Lifecycle<SingleChannel>) -> Result<&SingleChannel, Refused> {
+    match life.phase() {
+        Phase::Up(plain) => Ok(plain),
+        Phase::Down(error) => Err(Refused::Down(error.clone())),
+        Phase::Ended(error) => Err(Refused::Failed(error.clone())),
     }
 }
 

@@ -8,13 +8,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::event::Unrestored;
+use super::ledger::lifecycle::Incarnation;
 use super::ledger::publishes::Again;
 use super::lessons::Lessons;
 use super::refused::{Refused, Started};
 use super::revive::Probe;
 use super::robust_channel::{ChannelInner, Core, tag_base};
 use super::robust_consumer::ConsumerInner;
-use super::shared::Phase;
 use super::wire::GivenUp;
 use crate::codec::ShortStr;
 use crate::error::{Error, ErrorKind, Result, Scope};
@@ -38,8 +38,8 @@ pub(super) struct Reopened {
     /// Those that the server refused, to be tried again.
     refused: Vec<(Arc<ConsumerInner>, Probe)>,
     pub unrestored: Vec<Unrestored>,
-    /// Its generation, once it was released, and who waits for that.
-    released: Option<(u64, Vec<Waker>)>,
+    /// Its incarnation, once it was released, and who waits for that.
+    released: Option<(Incarnation, Vec<Waker>)>,
 }
 
 impl Reopened {
@@ -121,7 +121,7 @@ impl Reopened {
         channel.returns.follow(plain);
         {
             let mut core = channel.lock();
-            if channel.retains && matches!(core.phase, Phase::Down(_)) {
+            if channel.retains && core.life.is_down() {
                 core.unconfirmed.follow(plain.clone());
             }
         }
@@ -232,30 +232,28 @@ impl Reopened {
     }
 
     /// From now on everybody may use it, if its end has not come meanwhile. Who waits is [told](Self::tell) without locks.
-    pub(super) fn release(&mut self, epoch: u64) {
+    pub(super) fn release(&mut self, link: Incarnation) {
         let mut core = self.channel.lock();
-        if matches!(core.phase, Phase::Down(_)) {
+        if let Ok(incarnation) = core.life.establish(self.plain.clone(), link) {
             core.number = self.plain.id();
-            core.phase = Phase::Up(self.plain.clone());
-            core.epoch = epoch;
             core.since = Instant::now();
             core.unconfirmed.followed();
-            self.released = Some((core.generation, core.unconfirmed.take_wakers()));
+            self.released = Some((incarnation, core.unconfirmed.take_wakers()));
         }
     }
 
     /// Tells those who wait for it. False: its end has come before.
     pub(super) fn tell(self) -> bool {
         let Self { channel, plain, refused, released, .. } = self;
-        let Some((generation, wakers)) = released else { return false };
+        let Some((incarnation, wakers)) = released else { return false };
         channel.returns.catch_up(&plain);
         let over = plain.over();
         drop(plain);
         wakers.into_iter().for_each(Waker::wake);
         channel.changed.notify_waiters();
-        channel.watch(over, generation);
+        channel.watch(over, incarnation);
         for (consumer, probe) in refused {
-            channel.revive(&consumer, generation, probe);
+            channel.revive(&consumer, incarnation, probe);
         }
         true
     }

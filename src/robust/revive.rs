@@ -12,6 +12,7 @@ use tracing::Instrument;
 use super::backoff::Backoff;
 use super::call::Call;
 use super::event::Event;
+use super::ledger::lifecycle::Incarnation;
 use super::restore::Restore;
 use super::robust_channel::ChannelInner;
 use super::robust_consumer::{CONSUME, ConsumerInner};
@@ -109,7 +110,7 @@ fn is_refusal(error: &Error) -> bool {
 async fn revive(
     channel: Weak<ChannelInner>,
     consumer: Weak<ConsumerInner>,
-    generation: u64,
+    incarnation: Incarnation,
     mut probe: Probe,
 ) {
     let Some(mut pauses) = channel.upgrade().map(|channel| channel.shared().pauses(PACE)) else { return };
@@ -118,17 +119,17 @@ async fn revive(
         // holds nothing while it waits, so that dropped handles close
         tokio::time::sleep(pauses.next()).await;
         let (Some(channel), Some(consumer)) = (channel.upgrade(), consumer.upgrade()) else { return };
-        if channel.lock().generation != generation || !consumer.waits() {
+        if channel.lock().life.incarnation() != incarnation || !consumer.waits() {
             return;
         }
-        let error = match channel.start_waiting(&consumer, generation, &mut probe).await {
+        let error = match channel.start_waiting(&consumer, incarnation, &mut probe).await {
             Ok(()) => return,
             Err(error) => error,
         };
         consumer.refused(&error);
         tracing::debug!(%error, "a consumer cannot be started yet");
         refusals = if is_refusal(&error) { refusals + 1 } else { 0 };
-        if refusals >= REFUSALS && channel.lock().generation == generation && consumer.waits() {
+        if refusals >= REFUSALS && channel.lock().life.incarnation() == incarnation && consumer.waits() {
             channel.give_up_consumer(&consumer, error);
             return;
         }
@@ -136,9 +137,14 @@ async fn revive(
 }
 
 impl ChannelInner {
-    /// Starts a consumer in the background as soon as the server accepts it, on the plain channel of this generation.
-    pub(super) fn revive(self: &Arc<Self>, consumer: &Arc<ConsumerInner>, generation: u64, probe: Probe) {
-        let revived = revive(Arc::downgrade(self), Arc::downgrade(consumer), generation, probe);
+    /// Starts a consumer in the background as soon as the server accepts it, on the plain channel of this incarnation.
+    pub(super) fn revive(
+        self: &Arc<Self>,
+        consumer: &Arc<ConsumerInner>,
+        incarnation: Incarnation,
+        probe: Probe,
+    ) {
+        let revived = revive(Arc::downgrade(self), Arc::downgrade(consumer), incarnation, probe);
         let shared = self.shared();
         shared.runtime.spawn(revived.instrument(shared.span.clone()));
     }
@@ -147,18 +153,18 @@ impl ChannelInner {
     async fn start_waiting(
         &self,
         consumer: &ConsumerInner,
-        generation: u64,
+        incarnation: Incarnation,
         probe: &mut Probe,
     ) -> Result<()> {
-        let Some((link, _)) = self.shared().link() else { return Ok(()) };
+        let Some(link) = self.shared().link() else { return Ok(()) };
         probe.ask(self, &link, consumer).await?;
         let call = Call::begin(self, CONSUME, false).await?;
         let live = call.live().await?;
-        if live.generation != generation || !consumer.waits() {
+        if live.incarnation != incarnation || !consumer.waits() {
             return Ok(());
         }
         let plain = live.plain.consume(self.spec(consumer)).await?;
-        if self.install(consumer, plain, generation) {
+        if self.install(consumer, plain, incarnation) {
             let (queue, tag) = self.names(consumer);
             tracing::info!(%queue, consumer_tag = %tag, "a consumer is back");
             self.shared().tell(Event::ConsumerRestored { queue, tag });

@@ -10,12 +10,13 @@ use tokio::time::Instant;
 
 use super::backoff::Pace;
 use super::call::Call;
+use super::ledger::lifecycle::{Incarnation, Lifecycle, Phase};
 use super::ledger::policy::{policy, record, translate};
 use super::live::Live;
 use super::robust_confirm::RobustConfirm;
 use super::robust_consumer::{ConsumerInner, RobustConsumer};
 use super::robust_returns::{Hub, RobustReturns};
-use super::shared::{Command, Handle, Phase, Shared};
+use super::shared::{Command, Handle, Shared};
 use super::wire::Publishes;
 use crate::codec::ShortStr;
 use crate::error::{Error, ErrorKind, Result};
@@ -48,15 +49,11 @@ pub(super) struct ChannelInner {
 
 #[derive(Debug)]
 pub(super) struct Core {
-    pub phase: Phase<SingleChannel>,
+    pub life: Lifecycle<SingleChannel>,
     /// The number of the plain channel, or of the last one: what the server's log calls it.
     pub number: u16,
-    /// Which plain channel it is: one more with each.
-    pub generation: u64,
     /// How many plain channels were opened for it, those that ended during a restore included.
     pub opened: u64,
-    /// The link that the plain channel is on.
-    pub epoch: u64,
     /// Since when there is this plain channel.
     pub since: Instant,
     /// How soon the next one follows.
@@ -83,10 +80,10 @@ impl RobustChannel {
         let shared = &handle.shared;
         let deadline = shared.deadline();
         loop {
-            let (link, epoch) = shared.up(deadline).await?;
+            let (link, incarnation) = shared.up(deadline).await?;
             match link.channel(confirms, tag_base(0)).await {
                 Ok(plain) => {
-                    if let Some(inner) = ChannelInner::adopt(handle, plain, epoch, confirms) {
+                    if let Some(inner) = ChannelInner::adopt(handle, plain, incarnation, confirms) {
                         return Ok(Self { inner });
                     }
                 }
@@ -116,11 +113,16 @@ impl Shared {
 
 impl ChannelInner {
     /// Makes a channel of a plain one, unless its link has been lost meanwhile.
-    fn adopt(handle: &Arc<Handle>, plain: SingleChannel, epoch: u64, confirms: bool) -> Option<Arc<Self>> {
+    fn adopt(
+        handle: &Arc<Handle>,
+        plain: SingleChannel,
+        link: Incarnation,
+        confirms: bool,
+    ) -> Option<Arc<Self>> {
         let over = plain.over();
-        let inner = {
+        let (inner, incarnation) = {
             let mut state = handle.shared.lock();
-            if state.epoch != epoch || !matches!(state.phase, Phase::Up(_)) {
+            if state.life.incarnation() != link || state.life.phase().up().is_none() {
                 return None;
             }
             let id = state.next_channel;
@@ -133,10 +135,8 @@ impl ChannelInner {
             }
             let core = Core {
                 number: plain.id(),
-                phase: Phase::Up(plain),
-                generation: 1,
+                life: Lifecycle::opened(plain, link),
                 opened: 1,
-                epoch,
                 since: Instant::now(),
                 pace: Pace::new(handle.shared.options().backoff),
                 prefetch: None,
@@ -148,6 +148,7 @@ impl ChannelInner {
                 unconfirmed,
                 failure: None,
             };
+            let incarnation = core.life.incarnation();
             let inner = Arc::new(Self {
                 id,
                 handle: Arc::clone(handle),
@@ -160,9 +161,9 @@ impl ChannelInner {
                 returns: Hub::default(),
             });
             state.channels.insert(id, Arc::downgrade(&inner));
-            inner
+            (inner, incarnation)
         };
-        inner.watch(over, 1);
+        inner.watch(over, incarnation);
         Some(inner)
     }
 
@@ -170,13 +171,13 @@ impl ChannelInner {
     pub(super) fn watch(
         self: &Arc<Self>,
         over: impl Future<Output = Error> + Send + 'static,
-        generation: u64,
+        incarnation: Incarnation,
     ) {
         let (channel, commands) = (Arc::downgrade(self), self.shared().commands.clone());
         let watch = async move {
             let error = over.await;
             // refused: the supervisor has ended
-            drop(commands.send(Command::ChannelEnded { channel, generation, error }));
+            drop(commands.send(Command::ChannelEnded { channel, incarnation, error }));
         };
         // not on the caller's, which may end sooner
         self.shared().runtime.spawn(watch);
@@ -234,7 +235,7 @@ impl ChannelInner {
     /// Records what the server has agreed to, unless the link is another one by now.
     fn record(&self, live: &Live, request: Method, reply: Option<&dyn Any>) -> bool {
         let mut state = self.shared().lock();
-        if state.epoch != live.epoch {
+        if !live.incarnation.is_on(state.life.incarnation()) {
             return false;
         }
         if let Some(ok) = reply.and_then(|reply| reply.downcast_ref::<queue::DeclareOk>()) {
@@ -373,7 +374,7 @@ impl RobustChannel {
 
     /// Why there is no link, while there is none.
     pub(crate) fn down(&self) -> Option<Error> {
-        match &self.inner.lock().phase {
+        match self.inner.lock().life.phase() {
             Phase::Down(why) => Some(why.clone()),
             Phase::Up(_) | Phase::Ended(_) => None,
         }
@@ -419,7 +420,7 @@ impl RobustChannel {
 
     /// Whether the channel has not ended for good; it may wait for the link.
     pub(crate) fn is_open(&self) -> bool {
-        !matches!(self.inner.lock().phase, Phase::Ended(_))
+        !self.inner.lock().life.has_ended()
     }
 }
 

@@ -41,7 +41,7 @@ impl RobustConnection {
 
     /// Whether there is a link with everything restored on it.
     pub(crate) fn is_ready(&self) -> bool {
-        self.shared().link().is_some_and(|(link, _)| link.is_ready())
+        self.shared().link().is_some_and(|link| link.is_ready())
     }
 
     /// Whether the connection has not ended for good; it may wait for a link.
@@ -121,7 +121,7 @@ impl RobustConnection {
     pub(crate) async fn update_secret(&self, new_secret: Bytes, reason: &str) -> Result<()> {
         let password = String::from_utf8(new_secret.to_vec())
             .map_err(|_| Error::new(ErrorKind::Argument, "the secret is not a text"))?;
-        if let Some((link, _)) = self.shared().link()
+        if let Some(link) = self.shared().link()
             && let Err(error) = link.update_secret(new_secret, reason).await
             && (link.is_open() || is_secret_refused(&error) || !self.is_open())
         {

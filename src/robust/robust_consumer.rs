@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::call::Call;
 use super::event::{Entity, Event, Unrestored};
+use super::ledger::lifecycle::Incarnation;
 use super::ledger::topology::ConsumerKey;
 use super::live::Live;
 use super::restore::Restore;
@@ -247,7 +248,7 @@ impl ChannelInner {
     fn record_consumer(&self, live: &Live, plain: SingleConsumer) -> Option<Arc<ConsumerInner>> {
         let mut state = self.shared().lock();
         let mut core = self.lock();
-        if core.generation != live.generation {
+        if core.life.incarnation() != live.incarnation {
             return None;
         }
         let id = core.next_consumer;
@@ -263,11 +264,16 @@ impl ChannelInner {
         Some(consumer)
     }
 
-    /// Goes on with a consumer that was started while the plain channel was of this generation. False: that has gone
+    /// Goes on with a consumer that was started while the plain channel was of this incarnation. False: that has gone
     /// meanwhile; a restore may already have started another one.
-    pub(super) fn install(&self, consumer: &ConsumerInner, plain: SingleConsumer, generation: u64) -> bool {
+    pub(super) fn install(
+        &self,
+        consumer: &ConsumerInner,
+        plain: SingleConsumer,
+        incarnation: Incarnation,
+    ) -> bool {
         let core = self.lock();
-        if core.generation != generation {
+        if core.life.incarnation() != incarnation {
             drop(core);
             // without the lock, for that cancels it
             drop(plain);
@@ -290,7 +296,7 @@ impl ChannelInner {
             }
             match self.start_again(&live, consumer).await {
                 Ok(plain) => {
-                    if self.install(consumer, plain, live.generation) {
+                    if self.install(consumer, plain, live.incarnation) {
                         return Ok(());
                     }
                 }
@@ -305,7 +311,7 @@ impl ChannelInner {
     async fn start_again(&self, live: &Live, consumer: &ConsumerInner) -> Result<SingleConsumer> {
         let queue = self.spec(consumer).method.queue;
         let is_auto_delete = self.shared().lock().topology.is_auto_delete(&queue);
-        if let Some((link, _)) = self.shared().link().filter(|_| is_auto_delete) {
+        if let Some(link) = self.shared().link().filter(|_| is_auto_delete) {
             // it went with its last consumer, if that was this one
             let refused = Restore::auto_delete(self.shared(), &link).await?;
             let is_meant =
@@ -459,8 +465,8 @@ impl RobustConsumer {
             let consumer_tag = PeerText(tag.as_bytes()).to_string();
             tracing::info!(consumer_tag, "the server cancelled a consumer, which waits for its queue");
             channel.shared().tell(Event::ConsumerCancelled { queue, tag, error });
-            let generation = channel.lock().generation;
-            channel.revive(&self.inner, generation, Probe::CANCELLED);
+            let incarnation = channel.lock().life.incarnation();
+            channel.revive(&self.inner, incarnation, Probe::CANCELLED);
         }
         Poll::Pending
     }

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::robust_channel::ChannelInner;
-use super::shared::Phase;
 use crate::single::{Returned, SingleChannel, SingleReturns};
 
 /// How many messages wait from plain channels that have ended.
@@ -92,10 +91,7 @@ pub(crate) struct RobustReturns {
 
 impl RobustReturns {
     pub(super) fn new(channel: Arc<ChannelInner>) -> Self {
-        let plain = match &channel.lock().phase {
-            Phase::Up(plain) => Some(plain.clone()),
-            Phase::Down(_) | Phase::Ended(_) => None,
-        };
+        let plain = channel.lock().life.phase().up().cloned();
         let mut state = channel.returns.lock();
         state.listeners += 1;
         if state.current.is_none() {

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::backoff::{Backoff, Pauses};
 use super::event::{Counters, Event, Events, KEPT};
+use super::ledger::lifecycle::{Incarnation, Lifecycle, Phase};
 use super::ledger::topology::Topology;
 use super::options::Options;
 use super::robust_channel::ChannelInner;
@@ -29,21 +30,9 @@ use crate::mux::tune::Agreed;
 use crate::protocol::{Arguments, channel};
 use crate::single::{ConnectionState, Server, SingleConnection, Status, Tally};
 
-/// Where something stands that comes and goes with the link: the connection, or one of its channels.
-#[derive(Debug)]
-pub(super) enum Phase<T> {
-    /// There is none at the moment, and why.
-    Down(Error),
-    Up(T),
-    /// There will be none any more, and why.
-    Ended(Error),
-}
-
 #[derive(Debug)]
 pub(super) struct State {
-    /// Which link it is: one more with each loss.
-    pub epoch: u64,
-    pub phase: Phase<SingleConnection>,
+    pub life: Lifecycle<SingleConnection>,
     pub channels: BTreeMap<u64, Weak<ChannelInner>>,
     pub next_channel: u64,
     pub topology: Topology,
@@ -64,9 +53,9 @@ enum Audience {
 #[derive(Debug)]
 pub(super) enum Command {
     /// A plain channel has ended.
-    ChannelEnded { channel: Weak<ChannelInner>, generation: u64, error: Error },
+    ChannelEnded { channel: Weak<ChannelInner>, incarnation: Incarnation, error: Error },
     /// Opening a channel again failed, and is to be tried again.
-    Reopen { channel: Weak<ChannelInner>, generation: u64 },
+    Reopen { channel: Weak<ChannelInner>, incarnation: Incarnation },
 }
 
 pub(super) struct Shared {
@@ -147,7 +136,7 @@ impl Shared {
     /// Outside of a tokio runtime.
     pub(super) fn new(
         options: Options,
-        phase: Phase<SingleConnection>,
+        why: Error,
         span: tracing::Span,
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<Command>) {
         let (commands, received) = mpsc::unbounded_channel();
@@ -157,8 +146,7 @@ impl Shared {
             span,
             runtime: tokio::runtime::Handle::current(),
             state: Mutex::new(State {
-                epoch: 1,
-                phase,
+                life: Lifecycle::down(why),
                 channels: BTreeMap::new(),
                 next_channel: 1,
                 topology: Topology::default(),
@@ -231,7 +219,7 @@ impl Shared {
             (standing.state, standing.since.elapsed(), standing.last_error.clone())
         };
         if state == ConnectionState::Ready
-            && let Some(silence) = self.link().and_then(|(link, _)| link.silence())
+            && let Some(silence) = self.link().and_then(|link| link.silence())
         {
             (state, since) = (ConnectionState::Silent, silence);
         }
@@ -242,7 +230,7 @@ impl Shared {
                 core.unconfirmed.prune();
                 messages += core.unconfirmed.len();
                 bytes += core.unconfirmed.bytes();
-            } else if let Phase::Up(plain) = &core.phase {
+            } else if let Some(plain) = core.life.phase().up() {
                 messages += plain.unconfirmed();
             }
             consumers += core.consumers.len();
@@ -293,17 +281,13 @@ impl Shared {
 
     // Phases.
 
-    /// The link and its epoch, if there is one and it is restored.
-    pub(super) fn link(&self) -> Option<(SingleConnection, u64)> {
-        let state = self.lock();
-        match &state.phase {
-            Phase::Up(link) => Some((link.clone(), state.epoch)),
-            Phase::Down(_) | Phase::Ended(_) => None,
-        }
+    /// The link, if there is one and it is restored.
+    pub(super) fn link(&self) -> Option<SingleConnection> {
+        self.lock().life.phase().up().cloned()
     }
 
     /// Waits for the link. An error: there will be none, or not in time.
-    pub(super) async fn up(&self, deadline: Option<Instant>) -> Result<(SingleConnection, u64)> {
+    pub(super) async fn up(&self, deadline: Option<Instant>) -> Result<(SingleConnection, Incarnation)> {
         let mut is_first = true;
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
@@ -311,9 +295,11 @@ impl Shared {
             changed.as_mut().enable();
             let why = {
                 let state = self.lock();
-                match &state.phase {
+                match state.life.phase() {
                     // one that has just been lost: the supervisor is about to notice
-                    Phase::Up(link) if link.is_open() => return Ok((link.clone(), state.epoch)),
+                    Phase::Up(link) if link.is_open() => {
+                        return Ok((link.clone(), state.life.incarnation()));
+                    }
                     Phase::Up(_) => None,
                     Phase::Down(error) => Some(error.clone()),
                     Phase::Ended(error) if is_first => return Err(error.earlier()),
@@ -332,7 +318,7 @@ impl Shared {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
-            if let Phase::Ended(error) = &self.lock().phase {
+            if let Phase::Ended(error) = self.lock().life.phase() {
                 return error.clone();
             }
             changed.await;
@@ -348,15 +334,8 @@ impl Shared {
     pub(super) fn end(&self, error: &Error) -> Option<SingleConnection> {
         let (link, channels) = {
             let mut state = self.lock();
-            if matches!(state.phase, Phase::Ended(_)) {
-                return None;
-            }
-            let phase = std::mem::replace(&mut state.phase, Phase::Ended(error.clone()));
+            let link = state.life.end(error)?;
             let channels: Vec<_> = state.channels.values().filter_map(Weak::upgrade).collect();
-            let link = match phase {
-                Phase::Up(link) => Some(link),
-                Phase::Down(_) | Phase::Ended(_) => None,
-            };
             (link, channels)
         };
         self.enter(ConnectionState::Ended, Some(error));

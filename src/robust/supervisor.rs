@@ -9,6 +9,7 @@ use tracing::Instrument;
 
 use super::backoff::Pace;
 use super::event::{Event, Unrestored};
+use super::ledger::lifecycle::Incarnation;
 use super::lessons::Lessons;
 use super::options::Options;
 use super::outage::Outage;
@@ -16,7 +17,7 @@ use super::reopen::Reopened;
 use super::restore::Restore;
 use super::robust_channel::ChannelInner;
 use super::robust_connection::RobustConnection;
-use super::shared::{Command, Phase, Shared, runtime_ended};
+use super::shared::{Command, Shared, runtime_ended};
 use crate::error::{Error, ErrorKind, Result};
 use crate::single::{Blocked, ConnectionState, SingleConnection};
 
@@ -28,7 +29,7 @@ pub(super) async fn connect(options: Options) -> Result<RobustConnection> {
     let retry = options.retry_first;
     let span = tracing::info_span!("robust_connection", hosts = ?options.hosts);
     let why = Error::new(ErrorKind::Connect, "not connected yet");
-    let (shared, commands) = Shared::new(options, Phase::Down(why), span.clone());
+    let (shared, commands) = Shared::new(options, why, span.clone());
     // dropped before it is done, it leaves nothing behind
     let connection = RobustConnection::new(Arc::clone(&shared));
     let mut outage = Outage::new(&shared, !retry);
@@ -107,47 +108,47 @@ impl Supervisor {
     }
 
     async fn obey(&self, link: &SingleConnection, command: Command) {
-        let (channel, generation) = match command {
-            Command::ChannelEnded { channel, generation, error } => {
+        let (channel, incarnation) = match command {
+            Command::ChannelEnded { channel, incarnation, error } => {
                 // gone with the link, or with its last handle
                 let Some(channel) = channel.upgrade().filter(|_| link.is_open()) else { return };
-                if !channel.lost(&error, Some(generation)) {
+                if !channel.lost(&error, Some(incarnation)) {
                     return;
                 }
                 tracing::warn!(%error, "the server closed a channel");
                 self.shared.tell(Event::ChannelClosed { error });
-                let pause = {
+                let (pause, incarnation) = {
                     let mut core = channel.lock();
                     let lived = core.since.elapsed();
-                    core.pace.after(lived)
+                    (core.pace.after(lived), core.life.incarnation())
                 };
                 if !pause.is_zero() {
                     retry_later(&channel, pause);
                     return;
                 }
-                (channel, generation + 1)
+                (channel, incarnation)
             }
-            Command::Reopen { channel, generation } => {
+            Command::Reopen { channel, incarnation } => {
                 let Some(channel) = channel.upgrade() else { return };
-                (channel, generation)
+                (channel, incarnation)
             }
         };
-        self.reopen(link, &channel, generation).await;
+        self.reopen(link, &channel, incarnation).await;
     }
 
-    async fn reopen(&self, link: &SingleConnection, channel: &Arc<ChannelInner>, generation: u64) {
-        let epoch = {
+    async fn reopen(&self, link: &SingleConnection, channel: &Arc<ChannelInner>, incarnation: Incarnation) {
+        let on = {
             let state = self.shared.lock();
             let core = channel.lock();
-            if core.generation != generation || !matches!(core.phase, Phase::Down(_)) {
+            if core.life.incarnation() != incarnation || !core.life.is_down() {
                 return;
             }
-            state.epoch
+            state.life.incarnation()
         };
         match self.reopened(link, channel).await {
             Ok((mut reopened, mut unrestored)) => {
                 unrestored.append(&mut reopened.unrestored);
-                reopened.release(epoch);
+                reopened.release(on);
                 if reopened.tell() {
                     self.shared.tell(Event::ChannelRestored { unrestored });
                 }
@@ -185,13 +186,13 @@ fn tell_blocked(shared: &Shared, reason: Option<crate::codec::ShortStr>) {
 }
 
 pub(super) fn retry_later(channel: &Arc<ChannelInner>, pause: Duration) {
-    let (commands, generation) = (channel.shared().commands.clone(), channel.lock().generation);
+    let (commands, incarnation) = (channel.shared().commands.clone(), channel.lock().life.incarnation());
     let runtime = channel.shared().runtime.clone();
     let channel = Arc::downgrade(channel);
     runtime.spawn(async move {
         tokio::time::sleep(pause).await;
         // refused: the supervisor has ended
-        drop(commands.send(Command::Reopen { channel, generation }));
+        drop(commands.send(Command::Reopen { channel, incarnation }));
     });
 }
 
@@ -199,11 +200,8 @@ pub(super) fn retry_later(channel: &Arc<ChannelInner>, pause: Duration) {
 fn lost(shared: &Shared, error: &Error) {
     shared.enter(ConnectionState::Connecting, Some(error));
     {
-        let mut state = shared.lock();
-        if let Phase::Up(_) = state.phase {
-            state.epoch += 1;
-            state.phase = Phase::Down(error.clone());
-        }
+        let lost = shared.lock().life.lose_link(error);
+        drop(lost);
     }
     for channel in shared.channels() {
         channel.lost(error, None);

@@ -5,6 +5,7 @@
 //!
 //! | file | what it knows |
 //! |---|---|
+//! | `lifecycle` | whether a connection or channel is down, up or ended, and which incarnation of it that is |
 //! | `topology` | what was declared, bound and consumed, under which names |
 //! | `policy` | for each method: is it recorded, may it be repeated, which queue's name does it use |
 //! | `publishes` | unconfirmed messages of one channel, and which of them is published next after a loss |
@@ -15,6 +16,7 @@
 
 pub(super) mod blame;
 pub(super) mod kept;
+pub(super) mod lifecycle;
 pub(super) mod numbers;
 pub(super) mod policy;
 pub(super) mod publishes;

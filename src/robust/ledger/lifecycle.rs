@@ -1,0 +1,182 @@
+//! Where a connection or one of its channels stands.
+//!
+//! ```text
+//!                 establish
+//!     ┌──────┐ ─────────────> ┌──────┐
+//!     │ Down │                │  Up  │
+//!     └──────┘ <───────────── └──────┘
+//!        │          lose         │
+//!        │ end                   │ end
+//!        └──────> ┌───────┐ <────┘
+//!                 │ Ended │
+//!                 └───────┘
+//! ```
+//!
+//! A connection is `Down` during attempts and during the restore: nobody but the restore may use its link. Each loss begins a
+//! new [`Incarnation`]; whatever belongs to an older one is stale.
+
+use crate::error::Error;
+
+/// Which link of a connection, and which opening of a channel on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::robust) struct Incarnation {
+    link: u64,
+    opening: u64,
+}
+
+impl Incarnation {
+    const FIRST: Self = Self { link: 1, opening: 1 };
+
+    /// Whether no link was lost so far.
+    pub(in crate::robust) fn is_first_link(self) -> bool {
+        self.link == 1
+    }
+
+    /// Whether both are on the same link.
+    pub(in crate::robust) fn is_on(self, link: Self) -> bool {
+        self.link == link.link
+    }
+}
+
+/// What there is at the moment.
+#[derive(Debug)]
+pub(in crate::robust) enum Phase<T> {
+    /// Nothing, and why.
+    Down(Error),
+    Up(T),
+    /// Nothing any more, and why.
+    Ended(Error),
+}
+
+impl<T> Phase<T> {
+    /// What is up.
+    pub(in crate::robust) fn up(&self) -> Option<&T> {
+        match self {
+            Self::Up(thing) => Some(thing),
+            Self::Down(_) | Self::Ended(_) => None,
+        }
+    }
+
+    fn into_up(self) -> Option<T> {
+        match self {
+            Self::Up(thing) => Some(thing),
+            Self::Down(_) | Self::Ended(_) => None,
+        }
+    }
+}
+
+/// The phase of a connection (`T` is its link) or of a channel (`T` is its single channel). It changes by the transitions of the
+/// drawing, and by no others.
+#[derive(Debug)]
+pub(in crate::robust) struct Lifecycle<T> {
+    phase: Phase<T>,
+    incarnation: Incarnation,
+}
+
+impl<T> Lifecycle<T> {
+    /// A connection that has had no link yet.
+    pub(in crate::robust) fn down(why: Error) -> Self {
+        Self { phase: Phase::Down(why), incarnation: Incarnation::FIRST }
+    }
+
+    /// A channel that was just opened on this link.
+    pub(in crate::robust) fn opened(thing: T, link: Incarnation) -> Self {
+        Self { phase: Phase::Up(thing), incarnation: Incarnation { link: link.link, opening: 1 } }
+    }
+
+    #[inline]
+    pub(in crate::robust) fn phase(&self) -> &Phase<T> {
+        &self.phase
+    }
+
+    pub(in crate::robust) fn is_down(&self) -> bool {
+        matches!(self.phase, Phase::Down(_))
+    }
+
+    pub(in crate::robust) fn has_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended(_))
+    }
+
+    /// The one that is up, or the next one.
+    pub(in crate::robust) fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// `Down` -> `Up`, on this link. An error gives back what is not needed: there is one already, or none any more.
+    pub(in crate::robust) fn establish(&mut self, thing: T, link: Incarnation) -> Result<Incarnation, T> {
+        if !self.is_down() {
+            return Err(thing);
+        }
+        self.incarnation.link = link.link;
+        self.phase = Phase::Up(thing);
+        Ok(self.incarnation)
+    }
+
+    /// A link was lost: `Up` -> `Down`.
+    pub(in crate::robust) fn lose_link(&mut self, why: &Error) -> Option<T> {
+        let lost = self.lose(why)?;
+        self.incarnation.link += 1;
+        Some(lost)
+    }
+
+    /// A channel was lost: `Up` -> `Down`.
+    pub(in crate::robust) fn lose(&mut self, why: &Error) -> Option<T> {
+        self.phase.up()?;
+        self.incarnation.opening += 1;
+        std::mem::replace(&mut self.phase, Phase::Down(why.clone())).into_up()
+    }
+
+    /// Anything -> `Ended`. `None`: it had ended before, and the first reason counts. Otherwise what was up.
+    pub(in crate::robust) fn end(&mut self, why: &Error) -> Option<Option<T>> {
+        if self.has_ended() {
+            return None;
+        }
+        self.incarnation.opening += 1;
+        Some(std::mem::replace(&mut self.phase, Phase::Ended(why.clone())).into_up())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn error(text: &str) -> Error {
+        Error::new(ErrorKind::ConnectionLost, text.to_owned())
+    }
+
+    #[test]
+    fn a_connection_gets_one_link_after_the_other() {
+        let mut connection = Lifecycle::down(error("none yet"));
+        let first = connection.incarnation();
+        assert!(first.is_first_link() && connection.is_down());
+        assert_eq!(connection.establish('a', first), Ok(first));
+        assert_eq!(connection.establish('b', first), Err('b'), "there is one");
+        assert_eq!(connection.lose_link(&error("lost")), Some('a'));
+        assert_eq!(connection.lose_link(&error("again")), None, "it is lost already");
+        let second = connection.incarnation();
+        assert!(!second.is_first_link() && !second.is_on(first));
+    }
+
+    #[test]
+    fn a_channel_that_is_opened_again_on_its_link_stays_on_it() {
+        let link = Lifecycle::<char>::down(error("none yet")).incarnation();
+        let mut channel = Lifecycle::opened('a', link);
+        let first = channel.incarnation();
+        assert_eq!(channel.lose(&error("closed")), Some('a'));
+        let second = channel.establish('b', link).unwrap();
+        assert!(second != first && second.is_on(first));
+    }
+
+    #[test]
+    fn the_end_is_final_and_its_first_reason_counts() {
+        let mut channel = Lifecycle::opened('a', Incarnation::FIRST);
+        let open = channel.incarnation();
+        assert_eq!(channel.end(&error("first")), Some(Some('a')));
+        assert_eq!(channel.end(&error("second")), None);
+        assert_eq!(channel.establish('b', Incarnation::FIRST), Err('b'));
+        assert_eq!(channel.lose(&error("third")), None);
+        assert_ne!(channel.incarnation(), open);
+        assert!(matches!(channel.phase(), Phase::Ended(error) if error.to_string() == "first"));
+    }
+}
