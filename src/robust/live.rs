@@ -118,7 +118,10 @@ impl ChannelInner {
     pub(super) fn end(&self, error: &Error) -> Option<SingleChannel> {
         let (main, given_up, consumers) = {
             let mut core = self.lock();
-            let main = core.life.end(error)?;
+            if core.life.has_ended() {
+                return None;
+            }
+            let main = core.life.end(error);
             if let Some(plain) = &main {
                 self.keep_failure(&mut core, plain, error);
             }

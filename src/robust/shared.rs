@@ -334,7 +334,10 @@ impl Shared {
     pub(super) fn end(&self, error: &Error) -> Option<SingleConnection> {
         let (link, channels) = {
             let mut state = self.lock();
-            let link = state.life.end(error)?;
+            if state.life.has_ended() {
+                return None;
+            }
+            let link = state.life.end(error);
             let channels: Vec<_> = state.channels.values().filter_map(Weak::upgrade).collect();
             (link, channels)
         };

@@ -126,13 +126,13 @@ impl<T> Lifecycle<T> {
         std::mem::replace(&mut self.phase, Phase::Down(why.clone())).into_up()
     }
 
-    /// Anything -> `Ended`. `None`: it had ended before, and the first reason counts. Otherwise what was up.
-    pub(in crate::robust) fn end(&mut self, why: &Error) -> Option<Option<T>> {
+    /// Anything -> `Ended`; the first reason counts. Returns what was up.
+    pub(in crate::robust) fn end(&mut self, why: &Error) -> Option<T> {
         if self.has_ended() {
             return None;
         }
         self.incarnation.opening += 1;
-        Some(std::mem::replace(&mut self.phase, Phase::Ended(why.clone())).into_up())
+        std::mem::replace(&mut self.phase, Phase::Ended(why.clone())).into_up()
     }
 }
 
@@ -172,7 +172,7 @@ mod tests {
     fn the_end_is_final_and_its_first_reason_counts() {
         let mut channel = Lifecycle::opened('a', Incarnation::FIRST);
         let open = channel.incarnation();
-        assert_eq!(channel.end(&error("first")), Some(Some('a')));
+        assert_eq!(channel.end(&error("first")), Some('a'));
         assert_eq!(channel.end(&error("second")), None);
         assert_eq!(channel.establish('b', Incarnation::FIRST), Err('b'));
         assert_eq!(channel.lose(&error("third")), None);
