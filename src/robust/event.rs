@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_core::Stream;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
+use super::ledger::entity::{Entity, Unrestored};
 use crate::codec::ShortStr;
 use crate::error::{Error, ErrorKind};
 use crate::single::{Blocked, SingleConnection};
@@ -93,6 +94,12 @@ pub enum Event {
         /// What the server said last.
         error: Error,
     },
+    /// The broker has taken what it had refused in a restore: an exchange, a queue or a binding. Such entities are tried again at
+    /// intervals of 1 to 30 s, as long as the link lives.
+    EntityRestored {
+        /// What is back.
+        entity: Entity,
+    },
     /// The server takes no publishes at the moment.
     Blocked {
         /// Why, such as `low on memory`.
@@ -105,88 +112,6 @@ pub enum Event {
         /// Why.
         error: Error,
     },
-}
-
-/// What the broker refused to give back. It stays recorded, and is tried again after the next loss; a consumer also
-/// before that.
-#[derive(Clone, Debug)]
-pub struct Unrestored {
-    /// What it is.
-    pub entity: Entity,
-    /// What the broker said.
-    pub error: Error,
-}
-
-impl fmt::Display for Unrestored {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.entity, self.error)
-    }
-}
-
-/// Something that was declared through a robust connection.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Entity {
-    /// An exchange.
-    Exchange {
-        /// Its name.
-        name: ShortStr,
-    },
-    /// A queue.
-    Queue {
-        /// Its name.
-        name: ShortStr,
-    },
-    /// A binding of an exchange to another.
-    ExchangeBinding {
-        /// The exchange that gets the messages.
-        destination: ShortStr,
-        /// The exchange that they come from.
-        source: ShortStr,
-        /// The key or pattern.
-        routing_key: ShortStr,
-    },
-    /// A binding of a queue to an exchange.
-    QueueBinding {
-        /// The queue.
-        queue: ShortStr,
-        /// The exchange.
-        exchange: ShortStr,
-        /// The key or pattern.
-        routing_key: ShortStr,
-    },
-    /// A channel that could not be opened again yet, with what is on it. It is tried again.
-    Channel {
-        /// Its number on the connection: 1 for the first that was opened, then 2, …
-        number: u64,
-    },
-    /// A consumer.
-    Consumer {
-        /// The queue that it consumes from.
-        queue: ShortStr,
-        /// Its tag.
-        tag: ShortStr,
-    },
-}
-
-impl fmt::Display for Entity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exchange { name } => write!(f, "exchange '{name}'"),
-            Self::Queue { name } => write!(f, "queue '{name}'"),
-            Self::ExchangeBinding { destination, source, routing_key } => {
-                write!(
-                    f,
-                    "binding of exchange '{destination}' to exchange '{source}' with key '{routing_key}'"
-                )
-            }
-            Self::QueueBinding { queue, exchange, routing_key } => {
-                write!(f, "binding of queue '{queue}' to exchange '{exchange}' with key '{routing_key}'")
-            }
-            Self::Channel { number } => write!(f, "channel {number}"),
-            Self::Consumer { queue, tag } => write!(f, "consumer '{tag}' of queue '{queue}'"),
-        }
-    }
 }
 
 /// How often things happened on a robust connection.

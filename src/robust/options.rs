@@ -4,6 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::backoff::{Backoff, shuffle};
+use super::ledger::extent::RestoreTopology;
 use super::robust_connection::RobustConnection;
 use super::supervisor;
 use crate::error::{Error, Result};
@@ -55,6 +56,7 @@ pub struct Options {
     pub(super) republish: bool,
     pub(super) revive: bool,
     pub(super) locked_limit: Duration,
+    pub(super) restore_topology: RestoreTopology,
     pub(super) refused_limit: Duration,
 }
 
@@ -77,6 +79,7 @@ impl ConnectOptions {
             republish: true,
             revive: true,
             locked_limit: Duration::from_secs(10),
+            restore_topology: RestoreTopology::default(),
             refused_limit: Duration::from_secs(15 * 60),
         }
     }
@@ -163,6 +166,13 @@ impl Options {
         self
     }
 
+    /// How much of what was declared through the connection is declared again after a loss; [`RestoreTopology::AllInUse`] unless
+    /// set: everything, but no queue with `x-expires` that this connection does not consume from.
+    pub fn restore_topology(mut self, restored: RestoreTopology) -> Self {
+        self.restore_topology = restored;
+        self
+    }
+
     /// How long the broker may refuse what it took before, such as user, password or vhost, until the connection gives up;
     /// 15 minutes unless set, and in any case three refusals in a row. A broker may refuse a valid login while it
     /// starts or stops, and while its LDAP or HTTP backend is down: then it answers 403, too. A refusal when connecting for
@@ -229,6 +239,11 @@ impl Options {
     /// See [`locked_limit`](Self::locked_limit).
     pub fn get_locked_limit(&self) -> Duration {
         self.locked_limit
+    }
+
+    /// See [`restore_topology`](Self::restore_topology).
+    pub fn get_restore_topology(&self) -> RestoreTopology {
+        self.restore_topology
     }
 
     /// The hosts of one round.

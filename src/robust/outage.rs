@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 use tokio::time::{Instant, sleep_until};
 
 use super::backoff::Pauses;
-use super::event::{Entity, Event, Unrestored};
-use super::lessons::Lessons;
+use super::event::Event;
+use super::ledger::entity::{Entity, Unrestored};
 use super::reopen_all::Channels;
-use super::restore::Restore;
+use super::restore::{self, Learnt};
 use super::shared::{Shared, closed};
 use super::supervisor::{REOPEN, retry_later};
 use crate::error::{Error, ErrorKind, Origin, Result};
@@ -33,7 +33,7 @@ pub(super) struct Outage {
     /// One round over the hosts, and no more.
     once: bool,
     pauses: Pauses,
-    lessons: Lessons,
+    learnt: Learnt,
 }
 
 impl Outage {
@@ -47,12 +47,12 @@ impl Outage {
             refused_since: None,
             once,
             pauses: shared.options().backoff.pauses(),
-            lessons: Lessons::default(),
+            learnt: Learnt::default(),
         }
     }
 
-    /// Connects and restores everything.
-    pub(super) async fn end(&mut self, shared: &Arc<Shared>) -> Result<SingleConnection> {
+    /// Connects and restores everything. Returns what the broker refused, too.
+    pub(super) async fn end(&mut self, shared: &Arc<Shared>) -> Result<(SingleConnection, Vec<Unrestored>)> {
         let mut race = shared.options().connect.race();
         self.begin_round(shared, &mut race);
         let mut failed = Vec::new();
@@ -71,8 +71,8 @@ impl Outage {
             match progress {
                 Some(Progress::Started(server)) => self.started(shared, server),
                 Some(Progress::Connected(connected)) => {
-                    if let Some(link) = self.connected(shared, &mut race, connected).await {
-                        return Ok(link);
+                    if let Some(restored) = self.connected(shared, &mut race, connected).await {
+                        return Ok(restored);
                     }
                 }
                 Some(Progress::Failed(server, error)) => {
@@ -164,7 +164,7 @@ impl Outage {
         shared: &Arc<Shared>,
         race: &mut Race,
         connected: Connected,
-    ) -> Option<SingleConnection> {
+    ) -> Option<(SingleConnection, Vec<Unrestored>)> {
         let Connected { server, at, stream } = connected;
         let options = shared.options().connect.clone();
         let link = match options.log_in(&server, stream, Arc::clone(&shared.tally)).await {
@@ -186,21 +186,19 @@ impl Outage {
         let (took, Server { host, port, .. }) = (self.began.elapsed(), &server);
         if !shared.lock().life.incarnation().is_first_link() {
             tracing::info!(?took, unrestored = unrestored.len(), %host, port, "restored");
-            shared.tell(Event::Restored { took, unrestored });
+            shared.tell(Event::Restored { took, unrestored: unrestored.clone() });
         }
         shared.set_last_good(server, at);
-        Some(link)
+        Some((link, unrestored))
     }
 
     /// Brings everything back on a new link, before anybody may use it.
     async fn restore(&mut self, shared: &Arc<Shared>, link: &SingleConnection) -> Result<Vec<Unrestored>> {
         // also if this is dropped
         let unfinished = Unfinished(Some(link));
-        let mut restore = Restore::new(shared, link, &self.lessons);
-        restore.topology().await?;
-        let mut unrestored = restore.finish().await?;
+        let mut unrestored = restore::everything(shared, link, &self.learnt).await?;
         let mut channels = Channels::default();
-        let mut restored = channels.reopen(shared, link, &self.lessons).await;
+        let mut restored = channels.reopen(shared, link, &self.learnt).await;
         if restored.is_ok() && !link.is_open() {
             restored = Err(link.closed().await);
         }

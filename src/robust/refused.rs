@@ -6,8 +6,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::event::{Entity, Unrestored};
-use super::lessons::Lessons;
+use super::ledger::entity::{Entity, Unrestored};
+use super::restore::Learnt;
 use super::revive::Probe;
 use super::robust_channel::ChannelInner;
 use super::robust_consumer::ConsumerInner;
@@ -48,7 +48,7 @@ impl Refused {
         link: &SingleConnection,
         plain: &SingleChannel,
         wanted: &[Arc<ConsumerInner>],
-        lessons: &Lessons,
+        learnt: &Learnt,
     ) -> Result<Option<Vec<Started>>> {
         let mut started = Vec::new();
         let mut left = wanted.iter();
@@ -57,7 +57,7 @@ impl Refused {
                 continue;
             }
             let spec = channel.spec(consumer);
-            if let Some(error) = lessons.against(&entity(&spec)) {
+            if let Some(error) = learnt.lock().against(&entity(&spec)) {
                 // one that was not answered closes nothing
                 if error.kind() != ErrorKind::Timeout {
                     self.poison.insert(consumer.id);
@@ -70,7 +70,7 @@ impl Refused {
                     started.push((Arc::clone(consumer), plain));
                 }
                 Err(error) if !link.is_open() || error.kind() == ErrorKind::Timeout => {
-                    lessons.learn(entity(&spec), basic::Consume::ID, &error);
+                    learnt.lock().learn(entity(&spec), basic::Consume::ID, &error);
                     return Err(error);
                 }
                 Err(error) => {

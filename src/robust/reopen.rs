@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::event::Unrestored;
+use super::ledger::entity::Unrestored;
 use super::ledger::lifecycle::Incarnation;
 use super::ledger::publishes::Again;
-use super::lessons::Lessons;
 use super::refused::{Refused, Started};
+use super::restore::Learnt;
 use super::revive::Probe;
 use super::robust_channel::{ChannelInner, Core, tag_base};
 use super::robust_consumer::ConsumerInner;
@@ -48,9 +48,9 @@ impl Reopened {
     pub(super) async fn new(
         channel: &Arc<ChannelInner>,
         link: &SingleConnection,
-        lessons: &Lessons,
+        learnt: &Learnt,
     ) -> Result<Self> {
-        let (reopened, consumers) = Self::open(channel, link, lessons).await?;
+        let (reopened, consumers) = Self::open(channel, link, learnt).await?;
         for (consumer, started) in consumers {
             consumer.install(started);
         }
@@ -59,7 +59,7 @@ impl Reopened {
 
     /// Publishes again what was not confirmed. The server may make this wait, so all consumers that its memory waits for
     /// must have been started. An error as with [`new`](Self::new).
-    pub(super) async fn published(mut self, link: &SingleConnection, lessons: &Lessons) -> Result<Self> {
+    pub(super) async fn published(mut self, link: &SingleConnection, learnt: &Learnt) -> Result<Self> {
         let (mut tries, mut left) = (1, self.channel.lock().unconfirmed.len());
         while let Err(error) = self.publish_again().await {
             self.sort_out(&error).await;
@@ -70,7 +70,7 @@ impl Reopened {
             if error.scope() != Scope::Channel || !link.is_open() || tries > TRIES {
                 return Err(error);
             }
-            self = Self::new(&self.channel, link, lessons).await?;
+            self = Self::new(&self.channel, link, learnt).await?;
         }
         Ok(self)
     }
@@ -78,7 +78,7 @@ impl Reopened {
     async fn open(
         channel: &Arc<ChannelInner>,
         link: &SingleConnection,
-        lessons: &Lessons,
+        learnt: &Learnt,
     ) -> Result<(Self, Vec<Started>)> {
         let mut refused = Refused::default();
         loop {
@@ -99,7 +99,7 @@ impl Reopened {
             if let Some(prefetch_count) = global {
                 plain.request(basic::Qos { prefetch_count, global: true, ..basic::Qos::default() }).await?;
             }
-            let started = refused.start_others(channel, link, &plain, &wanted, lessons).await?;
+            let started = refused.start_others(channel, link, &plain, &wanted, learnt).await?;
             // without: those that were started went with the channel
             if let Some(started) = started {
                 let unrestored = std::mem::take(&mut refused.unrestored);

@@ -3,8 +3,8 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::lessons::Lessons;
 use super::reopen::Reopened;
+use super::restore::Learnt;
 use super::robust_channel::ChannelInner;
 use super::shared::Shared;
 use super::side_by_side::side_by_side;
@@ -32,13 +32,13 @@ impl Channels {
         &mut self,
         shared: &Shared,
         link: &SingleConnection,
-        lessons: &Lessons,
+        learnt: &Learnt,
     ) -> Result<()> {
-        let opened = self.open(shared.channels(), link, lessons).await?;
+        let opened = self.open(shared.channels(), link, learnt).await?;
         // no round trip each: messages are only handed over here
         for reopened in opened {
             let channel = Arc::clone(&reopened.channel);
-            match reopened.published(link, lessons).await {
+            match reopened.published(link, learnt).await {
                 Ok(reopened) => self.reopened.push(reopened),
                 Err(error) => self.postpone(channel, error, link)?,
             }
@@ -51,14 +51,14 @@ impl Channels {
         &mut self,
         channels: Vec<Arc<ChannelInner>>,
         link: &SingleConnection,
-        lessons: &Lessons,
+        learnt: &Learnt,
     ) -> Result<Vec<Reopened>> {
-        let at_once = if lessons.one_by_one() { 1 } else { AT_ONCE.min(channels.len()) };
-        lessons.set_several(at_once > 1);
+        let at_once = if learnt.lock().one_by_one() { 1 } else { AT_ONCE.min(channels.len()) };
+        learnt.lock().set_several(at_once > 1);
         let (mut opened, mut failed, mut crowded) = (Vec::new(), Vec::new(), Vec::new());
         let opening: Vec<Opening<'_>> = channels
             .iter()
-            .map(|channel| Box::pin(Reopened::new(channel, link, lessons)) as Opening<'_>)
+            .map(|channel| Box::pin(Reopened::new(channel, link, learnt)) as Opening<'_>)
             .collect();
         let outcome = side_by_side(at_once, opening, |index, outcome| {
             match outcome {
@@ -71,11 +71,11 @@ impl Channels {
             Ok(())
         })
         .await;
-        lessons.set_several(false);
+        learnt.lock().set_several(false);
         outcome?;
         for index in crowded {
             let Some(channel) = channels.get(index) else { continue };
-            match Reopened::new(channel, link, lessons).await {
+            match Reopened::new(channel, link, learnt).await {
                 Ok(reopened) => opened.push((index, reopened)),
                 Err(error) if is_fatal(&error, link) => return Err(error),
                 Err(error) => failed.push((index, error)),

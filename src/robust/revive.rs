@@ -13,7 +13,7 @@ use super::backoff::Backoff;
 use super::call::Call;
 use super::event::Event;
 use super::ledger::lifecycle::Incarnation;
-use super::restore::Restore;
+use super::restore;
 use super::robust_channel::ChannelInner;
 use super::robust_consumer::{CONSUME, ConsumerInner};
 use crate::codec::ShortStr;
@@ -55,7 +55,7 @@ impl Probe {
     ) -> Result<()> {
         let shared = channel.shared();
         if self.declare {
-            Restore::auto_delete(shared, link).await?;
+            restore::auto_delete(shared, link).await?;
         }
         // one scratch channel for all that wait: there may be few numbers, and many consumers
         let _turn = shared.probing.lock().await;

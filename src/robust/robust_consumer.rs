@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::call::Call;
-use super::event::{Entity, Event, Unrestored};
+use super::event::Event;
+use super::ledger::entity::{Entity, Unrestored};
 use super::ledger::lifecycle::Incarnation;
 use super::ledger::topology::ConsumerKey;
 use super::live::Live;
-use super::restore::Restore;
+use super::restore;
 use super::revive::Probe;
 use super::robust_channel::{ChannelInner, RobustChannel};
 use crate::codec::ShortStr;
@@ -313,7 +314,7 @@ impl ChannelInner {
         let is_auto_delete = self.shared().lock().topology.is_auto_delete(&queue);
         if let Some(link) = self.shared().link().filter(|_| is_auto_delete) {
             // it went with its last consumer, if that was this one
-            let refused = Restore::auto_delete(self.shared(), &link).await?;
+            let refused = restore::auto_delete(self.shared(), &link).await?;
             let is_meant =
                 |refused: &Unrestored| matches!(&refused.entity, Entity::Queue { name } if *name == queue);
             if let Some(refused) = refused.into_iter().find(is_meant) {

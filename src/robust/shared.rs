@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::backoff::{Backoff, Pauses};
 use super::event::{Counters, Event, Events, KEPT};
+use super::ledger::extent::RestoreTopology;
 use super::ledger::lifecycle::{Incarnation, Lifecycle, Phase};
 use super::ledger::topology::Topology;
 use super::options::Options;
@@ -111,6 +112,7 @@ pub(super) struct Settings {
     pub revive: bool,
     pub call_limit: Option<Duration>,
     pub locked_limit: Duration,
+    pub restore_topology: RestoreTopology,
     /// Lends its seed to all that is random.
     backoff: Backoff,
     pub refused_limit: Duration,
@@ -125,6 +127,7 @@ impl Settings {
             revive: options.revive,
             call_limit: options.connect.call_limit(),
             locked_limit: options.locked_limit,
+            restore_topology: options.restore_topology,
             backoff: options.backoff,
             refused_limit: options.refused_limit,
         }

@@ -8,13 +8,14 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::backoff::Pace;
-use super::event::{Event, Unrestored};
+use super::event::Event;
+use super::ledger::entity::Unrestored;
 use super::ledger::lifecycle::Incarnation;
-use super::lessons::Lessons;
 use super::options::Options;
 use super::outage::Outage;
+use super::reinstate::Reinstate;
 use super::reopen::Reopened;
-use super::restore::Restore;
+use super::restore::{self, Learnt};
 use super::robust_channel::ChannelInner;
 use super::robust_connection::RobustConnection;
 use super::shared::{Command, Shared, runtime_ended};
@@ -33,10 +34,11 @@ pub(super) async fn connect(options: Options) -> Result<RobustConnection> {
     // dropped before it is done, it leaves nothing behind
     let connection = RobustConnection::new(Arc::clone(&shared));
     let mut outage = Outage::new(&shared, !retry);
-    let link = outage.end(&shared).instrument(span.clone()).await?;
+    let (link, _) = outage.end(&shared).instrument(span.clone()).await?;
     let pace = Pace::new(shared.options().backoff);
     shared.supervised.send_replace(true);
-    let supervisor = Supervisor { shared, commands, pace };
+    let reinstate = Reinstate::new(&shared, &[]);
+    let supervisor = Supervisor { shared, commands, pace, reinstate };
     tokio::spawn(supervisor.run(link).instrument(span));
     Ok(connection)
 }
@@ -45,6 +47,8 @@ struct Supervisor {
     shared: Arc<Shared>,
     commands: UnboundedReceiver<Command>,
     pace: Pace,
+    /// What the broker has refused on this link.
+    reinstate: Reinstate,
 }
 
 impl Supervisor {
@@ -90,7 +94,9 @@ impl Supervisor {
         }
         let mut outage = Outage::new(&self.shared, false);
         tokio::time::sleep(self.pace.after(began.elapsed())).await;
-        outage.end(&self.shared).await
+        let (link, unrestored) = outage.end(&self.shared).await?;
+        self.reinstate = Reinstate::new(&self.shared, &unrestored);
+        Ok(link)
     }
 
     /// Does what is to be done on a link until it ends.
@@ -103,11 +109,12 @@ impl Supervisor {
                 error = link.closed() => return error,
                 Some(command) = self.commands.recv() => self.obey(link, command).await,
                 reason = Blocked::changed(&mut blocked) => tell_blocked(&self.shared, reason),
+                () = self.reinstate.due() => self.reinstate.try_again(&self.shared, link).await,
             }
         }
     }
 
-    async fn obey(&self, link: &SingleConnection, command: Command) {
+    async fn obey(&mut self, link: &SingleConnection, command: Command) {
         let (channel, incarnation) = match command {
             Command::ChannelEnded { channel, incarnation, error } => {
                 // gone with the link, or with its last handle
@@ -136,7 +143,12 @@ impl Supervisor {
         self.reopen(link, &channel, incarnation).await;
     }
 
-    async fn reopen(&self, link: &SingleConnection, channel: &Arc<ChannelInner>, incarnation: Incarnation) {
+    async fn reopen(
+        &mut self,
+        link: &SingleConnection,
+        channel: &Arc<ChannelInner>,
+        incarnation: Incarnation,
+    ) {
         let on = {
             let state = self.shared.lock();
             let core = channel.lock();
@@ -148,6 +160,7 @@ impl Supervisor {
         match self.reopened(link, channel).await {
             Ok((mut reopened, mut unrestored)) => {
                 unrestored.append(&mut reopened.unrestored);
+                self.reinstate.add(&self.shared, &unrestored);
                 reopened.release(on);
                 if reopened.tell() {
                     self.shared.tell(Event::ChannelRestored { unrestored });
@@ -168,11 +181,11 @@ impl Supervisor {
         link: &SingleConnection,
         channel: &Arc<ChannelInner>,
     ) -> Result<(Reopened, Vec<Unrestored>)> {
-        let unrestored = Restore::auto_delete(&self.shared, link).await?;
+        let unrestored = restore::auto_delete(&self.shared, link).await?;
         // what closes the link is learnt when it is restored
-        let lessons = &Lessons::default();
-        let opened = Reopened::new(channel, link, lessons).await?;
-        Ok((opened.published(link, lessons).await?, unrestored))
+        let learnt = &Learnt::default();
+        let opened = Reopened::new(channel, link, learnt).await?;
+        Ok((opened.published(link, learnt).await?, unrestored))
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use lepus::robust::{Entity, Event};
+use lepus::robust::{self, Entity, Event, RestoreTopology};
 use lepus::{ErrorKind, ExchangeKind, Message};
 
-use crate::case::test;
+use crate::case::{Case, test};
 use crate::relay::{Direction, Fault};
 use crate::tools::{Patient, arrived, at, next, take, within};
 use crate::wire::methods;
@@ -148,6 +148,78 @@ fn f13_what_cannot_be_restored_is_told_and_the_rest_goes_on() {
         // the exchange is there, of whatever kind, and so the other binding is
         patient.publish(spoilt.name().as_str().unwrap(), "b", "x").await.unwrap();
         assert_eq!(take(&mut consumer).await, "x");
+    });
+}
+
+/// 13: what could not be restored waits for the next loss, although the reason has gone.
+#[test]
+fn f13_what_was_refused_comes_back_as_soon_as_the_broker_accepts_it() {
+    test(async |t| {
+        let mut patient = Patient::new(t).await;
+        let channel = patient.channel().await;
+        let exchange = channel.declare_exchange(t.name(), ExchangeKind::Topic).await.unwrap();
+        let theirs = channel.queue(t.name()).unwrap();
+        let others = patient.other.channel().await.unwrap();
+        others.declare_queue(theirs.name()).await.unwrap();
+        theirs.bind(&exchange, "a").await.unwrap();
+
+        patient.lose().await;
+        others.exchange(exchange.name()).unwrap().delete().await.unwrap();
+        others.declare_exchange(exchange.name(), ExchangeKind::Direct).await.unwrap();
+        others.queue(theirs.name()).unwrap().delete().await.unwrap();
+        let unrestored = patient.recover().await;
+        assert_eq!(unrestored.len(), 2, "{unrestored:?}");
+
+        others.exchange(exchange.name()).unwrap().delete().await.unwrap();
+        others.declare_queue(theirs.name()).await.unwrap();
+        let mut back = Vec::new();
+        while back.len() < 2 {
+            let entity = patient
+                .event(|event| match event {
+                    Event::EntityRestored { entity } => Some(entity),
+                    _ => None,
+                })
+                .await;
+            back.push(entity);
+        }
+        for refused in unrestored {
+            assert!(back.contains(&refused.entity), "{refused} is not among {back:?}");
+        }
+        patient.publish(exchange.name().as_str().unwrap(), "a", "x").await.unwrap();
+        assert_eq!(patient.connection.counters().reconnects, 1);
+    });
+}
+
+/// What a queue of this name does after it has expired while the link was away: whether it is declared again.
+async fn comes_back_after_it_has_expired(
+    t: &Case,
+    restored: impl FnOnce(&robust::Options) -> robust::Options,
+    consumed: bool,
+) -> bool {
+    let mut patient = Patient::with(t, |options| options, restored).await;
+    let channel = patient.channel().await;
+    let name = t.name();
+    let queue = channel.declare_queue(&name).expires(Duration::from_millis(300)).await.unwrap();
+    let consumer = if consumed { Some(queue.consume().await.unwrap()) } else { None };
+    patient.lose().await;
+    // asking counts as use of the queue, so the next question waits for longer than the queue lives
+    while patient.consumers(&name).await.is_some() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(patient.recover().await.is_empty());
+    let is_back = patient.consumers(&name).await.is_some();
+    drop(consumer);
+    is_back
+}
+
+#[test]
+fn an_expired_queue_comes_back_if_it_is_consumed_from_or_all_are_to_come_back() {
+    test(async |t| {
+        let usual = robust::Options::clone;
+        assert!(!comes_back_after_it_has_expired(t, usual, false).await);
+        assert!(comes_back_after_it_has_expired(t, usual, true).await);
+        let all = |options: &robust::Options| options.clone().restore_topology(RestoreTopology::All);
+        assert!(comes_back_after_it_has_expired(t, all, false).await);
     });
 }
 

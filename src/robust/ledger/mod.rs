@@ -8,6 +8,10 @@
 //! | `lifecycle` | whether a connection or channel is down, up or ended, and which incarnation of it that is |
 //! | `topology` | what was declared, bound and consumed, under which names |
 //! | `policy` | for each method: is it recorded, may it be repeated, which queue's name does it use |
+//! | `entity` | what a restore brings back, by name |
+//! | `extent` | how much a restore declares again |
+//! | `plan` | which request a restore sends next, and what follows from its outcome |
+//! | `lessons` | which request the server did not survive or answer |
 //! | `publishes` | unconfirmed messages of one channel, and which of them is published next after a loss |
 //! | `kept` | those messages, as bytes |
 //! | `numbers` | their numbers on the channel of the moment |
@@ -15,9 +19,13 @@
 //! | `blame` | which message the server means when it closes a channel or connection |
 
 pub(super) mod blame;
+pub(super) mod entity;
+pub(super) mod extent;
 pub(super) mod kept;
+pub(super) mod lessons;
 pub(super) mod lifecycle;
 pub(super) mod numbers;
+pub(super) mod plan;
 pub(super) mod policy;
 pub(super) mod publishes;
 pub(super) mod routes;

@@ -5,7 +5,7 @@
 //! binding from it, an auto-delete queue with its last consumer. Others may keep such an entity alive; then it is not
 //! ours to restore any more.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 
 use crate::codec::{Arguments, FieldTable, ShortStr};
@@ -97,6 +97,11 @@ impl Topology {
     /// The queue that a consumer consumes from.
     pub(in crate::robust) fn queue_of(&self, consumer: ConsumerKey) -> Option<&ShortStr> {
         self.consumers.get(&consumer)
+    }
+
+    /// The queues that are consumed from.
+    pub(in crate::robust) fn consumed(&self) -> HashSet<&ShortStr> {
+        self.consumers.values().collect()
     }
 
     /// What a queue of this name is called now.

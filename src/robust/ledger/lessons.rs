@@ -1,18 +1,14 @@
 //! What the attempts of one outage learn about requests that the server does not survive or answer.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::event::Entity;
+use super::entity::Entity;
 use crate::error::{Error, ErrorKind};
 use crate::protocol::MethodId;
 
 /// What earlier attempts of the same outage have learnt.
 #[derive(Debug, Default)]
-pub(super) struct Lessons(Mutex<Learnt>);
-
-#[derive(Debug, Default)]
-struct Learnt {
+pub(in crate::robust) struct Lessons {
     /// Something closed the whole connection, or was not answered: one request after the other, to see which it is.
     one_by_one: bool,
     /// Requests are under way on several channels at the same time.
@@ -25,47 +21,42 @@ struct Learnt {
 
 impl Lessons {
     /// Why this is not to be tried: it closed the whole connection before, or was not answered.
-    pub(super) fn against(&self, entity: &Entity) -> Option<Error> {
-        self.learnt().poison.get(entity).cloned()
+    pub(in crate::robust) fn against(&self, entity: &Entity) -> Option<Error> {
+        self.poison.get(entity).cloned()
     }
 
     /// Whether each request waits for the answer to the one before it.
-    pub(super) fn one_by_one(&self) -> bool {
-        self.learnt().one_by_one
+    pub(in crate::robust) fn one_by_one(&self) -> bool {
+        self.one_by_one
     }
 
     /// From now on requests are under way on several channels at the same time, or not any more. While they are, a
     /// close of the connection cannot be blamed on one of them.
-    pub(super) fn set_several(&self, several: bool) {
-        self.learnt().several = several;
+    pub(in crate::robust) fn set_several(&mut self, several: bool) {
+        self.several = several;
     }
 
     /// The link was lost while this request was under way, perhaps because of it; or it was not answered, which is to
     /// blame the second time in a row, since a link that has fallen silent answers nothing.
-    pub(super) fn learn(&self, entity: Entity, request: MethodId, error: &Error) {
+    pub(in crate::robust) fn learn(&mut self, entity: Entity, request: MethodId, error: &Error) {
         let closed = error.kind() == ErrorKind::ConnectionClosed && error.method() == Some(request);
         let unanswered = error.kind() == ErrorKind::Timeout;
-        let mut learnt = self.learnt();
-        if closed && learnt.several {
-            learnt.one_by_one = true;
+        if closed && self.several {
+            self.one_by_one = true;
             return;
         }
-        learnt.one_by_one |= unanswered;
-        if closed || (unanswered && learnt.unanswered.as_ref() == Some(&entity)) {
-            learnt.poison.insert(entity, error.clone());
+        self.one_by_one |= unanswered;
+        if closed || (unanswered && self.unanswered.as_ref() == Some(&entity)) {
+            self.poison.insert(entity, error.clone());
         } else if unanswered {
-            learnt.unanswered = Some(entity);
+            self.unanswered = Some(entity);
         }
     }
 
     /// As [`learn`](Self::learn), of several requests.
-    pub(super) fn learn_of_many(&self, error: &Error) {
+    pub(in crate::robust) fn learn_of_many(&mut self, error: &Error) {
         let closed = error.kind() == ErrorKind::ConnectionClosed && error.method().is_some();
-        self.learnt().one_by_one |= closed || error.kind() == ErrorKind::Timeout;
-    }
-
-    fn learnt(&self) -> MutexGuard<'_, Learnt> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.one_by_one |= closed || error.kind() == ErrorKind::Timeout;
     }
 }
 
@@ -83,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_close_is_blamed_on_a_request_that_was_alone() {
-        let lessons = Lessons::default();
+        let mut lessons = Lessons::default();
         let closed = Error::new(ErrorKind::ConnectionClosed, "").with_reply(541, String::new(), CONSUME);
         lessons.set_several(true);
         lessons.learn(consumer("a"), CONSUME, &closed);
