@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::ledger::consumers::Probe;
 use super::ledger::entity::Unrestored;
 use super::ledger::lifecycle::Incarnation;
 use super::ledger::publishes::Again;
-use super::refused::{Refused, Started};
+use super::ledger::starting::{Outcome, Starting, Step};
+use super::opening::{Opening, Started};
 use super::restore::Learnt;
-use super::revive::Probe;
-use super::robust_channel::{ChannelInner, Core, tag_base};
+use super::robust_channel::{ChannelInner, Core};
 use super::robust_consumer::ConsumerInner;
 use super::wire::GivenUp;
 use crate::codec::ShortStr;
 use crate::error::{Error, ErrorKind, Result, Scope};
-use crate::protocol::basic;
 use crate::single::{Outbound, SingleChannel, SingleConnection};
 
 /// How often a channel is tried that the server closes again and again while it is restored.
@@ -80,38 +80,38 @@ impl Reopened {
         link: &SingleConnection,
         learnt: &Learnt,
     ) -> Result<(Self, Vec<Started>)> {
-        let mut refused = Refused::default();
-        loop {
-            let earlier = {
-                let mut core = channel.lock();
-                core.opened += 1;
-                core.opened - 1
+        let mut opening = Opening::new(channel, link);
+        let mut starting = Starting::default();
+        let plain = loop {
+            let mut refused = Vec::new();
+            let step = starting.next_step(&learnt.lock(), &mut refused);
+            opening.note(&refused);
+            let outcome = match step {
+                Step::Open => {
+                    starting.opened(opening.open().await?);
+                    continue;
+                }
+                Step::Start(id, spec) => opening.start(id, spec).await,
+                Step::Ask(queue) => opening.ask(queue).await?,
+                Step::Done => match opening.plain.take() {
+                    Some(plain) => break plain,
+                    None => continue,
+                },
             };
-            let plain = link.channel(channel.confirms, tag_base(earlier)).await?;
-            let (prefetch, global, wanted) = {
-                let core = channel.lock();
-                (core.prefetch, core.prefetch_global, core.consumers.clone())
-            };
-            if let Some(prefetch) = prefetch {
-                plain.qos(prefetch).await?;
+            let lost = if let Outcome::Lost(error) = &outcome { Some(error.clone()) } else { None };
+            starting.outcome(outcome, &mut learnt.lock(), &mut refused);
+            opening.note(&refused);
+            if let Some(error) = lost {
+                return Err(error);
             }
-            // after the other, which lifts it
-            if let Some(prefetch_count) = global {
-                plain.request(basic::Qos { prefetch_count, global: true, ..basic::Qos::default() }).await?;
-            }
-            let started = refused.start_others(channel, link, &plain, &wanted, learnt).await?;
-            // without: those that were started went with the channel
-            if let Some(started) = started {
-                let unrestored = std::mem::take(&mut refused.unrestored);
-                let refused = wanted
-                    .into_iter()
-                    .filter_map(|consumer| refused.probe(&consumer).map(|probe| (consumer, probe)))
-                    .collect();
-                let channel = Arc::clone(channel);
-                let reopened = Self { channel, plain, refused, unrestored, released: None };
-                return Ok((reopened, started));
-            }
-        }
+        };
+        let (probes, unrestored) = starting.finish();
+        let refused = probes.into_iter().filter_map(|(id, probe)| Some((opening.consumer(id)?, probe)));
+        let mut refused: Vec<_> = refused.collect();
+        refused.sort_unstable_by_key(|(consumer, _)| consumer.id);
+        let started = opening.started;
+        let channel = Arc::clone(channel);
+        Ok((Self { channel, plain, refused, unrestored, released: None }, started))
     }
 
     /// Hands over what was not confirmed, in its order. Suspects go one at a time, and no others meanwhile: see

@@ -12,97 +12,59 @@ use tracing::Instrument;
 use super::backoff::Backoff;
 use super::call::Call;
 use super::event::Event;
+use super::ledger::consumers::Probe;
+use super::ledger::extent::RestoreTopology;
 use super::ledger::lifecycle::Incarnation;
 use super::restore;
 use super::robust_channel::ChannelInner;
 use super::robust_consumer::{CONSUME, ConsumerInner};
 use crate::codec::ShortStr;
-use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{constants, queue};
+use crate::error::{Error, Result};
+use crate::protocol::queue;
 use crate::single::{ConsumeSpec, SingleChannel, SingleConnection};
 
 /// How often it is tried.
 const PACE: Backoff = Backoff::bounded(Duration::from_millis(100), Duration::from_secs(1));
 
-/// How often in a row the server may refuse a consumer for a reason that does not go away by itself, until its stream ends.
-const REFUSALS: u32 = 10;
-
-/// What is done on the scratch channel before the consumer is started on its own.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Probe {
-    /// Declares the queue again, if that was recorded.
-    declare: bool,
-    /// Starts the consumer there, too. It may be given a message, which goes back, so this is only for those that were
-    /// refused although their queue was there.
-    trial: bool,
+/// Returns an error if the consumer cannot be started now.
+async fn ask(
+    probe: &mut Probe,
+    channel: &ChannelInner,
+    link: &SingleConnection,
+    consumer: &ConsumerInner,
+) -> Result<()> {
+    let shared = channel.shared();
+    if probe.declare {
+        restore::auto_delete(shared, link).await?;
+    }
+    // one scratch channel for all that wait: there may be few numbers, and many consumers
+    let _turn = shared.probing.lock().await;
+    let scratch = link.channel(false, 0).await?;
+    let asked = ask_on(probe, &scratch, channel, channel.spec(consumer)).await;
+    if scratch.is_open() {
+        // and not in the background: its number may be needed
+        scratch.close().await?;
+    }
+    asked
 }
 
-impl Probe {
-    /// For a consumer that the server cancelled: whoever deleted its queue did not want it declared again here.
-    pub(super) const CANCELLED: Self = Self { declare: false, trial: false };
-
-    /// For a consumer that was refused with this error during a restore.
-    pub(super) fn refused(error: &Error) -> Self {
-        Self { declare: true, trial: error.reply_code() != Some(constants::NOT_FOUND) }
+async fn ask_on(
+    probe: &mut Probe,
+    scratch: &SingleChannel,
+    channel: &ChannelInner,
+    mut spec: ConsumeSpec,
+) -> Result<()> {
+    let queue = spec.method.queue.clone();
+    let is_declared = probe.declare
+        && channel.declare_recorded(scratch, &queue).await.inspect_err(|error| probe.not_declared(error))?;
+    if probe.trial {
+        (spec.method.no_ack, spec.prefetch) = (false, Some(1));
+        scratch.consume(spec).await?;
+    } else if !is_declared {
+        let passive = queue::Declare { queue, passive: true, ..queue::Declare::default() };
+        scratch.request(passive).await.inspect_err(|error| probe.not_asked(error))?;
     }
-
-    /// Returns an error if the consumer cannot be started now.
-    async fn ask(
-        &mut self,
-        channel: &ChannelInner,
-        link: &SingleConnection,
-        consumer: &ConsumerInner,
-    ) -> Result<()> {
-        let shared = channel.shared();
-        if self.declare {
-            restore::auto_delete(shared, link).await?;
-        }
-        // one scratch channel for all that wait: there may be few numbers, and many consumers
-        let _turn = shared.probing.lock().await;
-        let scratch = link.channel(false, 0).await?;
-        let asked = self.ask_on(&scratch, channel, channel.spec(consumer)).await;
-        if scratch.is_open() {
-            // and not in the background: its number may be needed
-            scratch.close().await?;
-        }
-        asked
-    }
-
-    async fn ask_on(
-        &mut self,
-        scratch: &SingleChannel,
-        channel: &ChannelInner,
-        mut spec: ConsumeSpec,
-    ) -> Result<()> {
-        let queue = spec.method.queue.clone();
-        let is_declared = self.declare
-            && channel.declare_recorded(scratch, &queue).await.inspect_err(|error| {
-                // it is there, and another one
-                self.declare = error.reply_code() != Some(constants::PRECONDITION_FAILED);
-            })?;
-        if self.trial {
-            (spec.method.no_ack, spec.prefetch) = (false, Some(1));
-            scratch.consume(spec).await?;
-        } else if !is_declared {
-            let passive = queue::Declare { queue, passive: true, ..queue::Declare::default() };
-            scratch.request(passive).await.inspect_err(|error| {
-                // who may not ask for the queue may consume from it all the same
-                self.trial = !is_absence(error);
-            })?;
-        }
-        Ok(())
-    }
-}
-
-/// Whether the queue is missing, or is another connection's.
-fn is_absence(error: &Error) -> bool {
-    matches!(error.reply_code(), Some(constants::NOT_FOUND | constants::RESOURCE_LOCKED))
-}
-
-/// Whether the server refuses the consumer for a reason that does not go away by itself.
-fn is_refusal(error: &Error) -> bool {
-    let is_in_use = || error.reply_text().is_some_and(|text| text.contains("exclusive use"));
-    error.kind() == ErrorKind::ChannelClosed && !is_absence(error) && !is_in_use()
+    Ok(())
 }
 
 /// Tries to start a consumer until that succeeds, or the server has refused it too often. Ends also when the consumer is not
@@ -114,7 +76,9 @@ async fn revive(
     mut probe: Probe,
 ) {
     let Some(mut pauses) = channel.upgrade().map(|channel| channel.shared().pauses(PACE)) else { return };
-    let mut refusals = 0;
+    if let Some(consumer) = consumer.upgrade() {
+        consumer.lock().record.forgive();
+    }
     loop {
         // holds nothing while it waits, so that dropped handles close
         tokio::time::sleep(pauses.next()).await;
@@ -126,10 +90,9 @@ async fn revive(
             Ok(()) => return,
             Err(error) => error,
         };
-        consumer.refused(&error);
+        let may_heal = consumer.lock().record.refused(&consumer.spec, &error);
         tracing::debug!(%error, "a consumer cannot be started yet");
-        refusals = if is_refusal(&error) { refusals + 1 } else { 0 };
-        if refusals >= REFUSALS && channel.lock().life.incarnation() == incarnation && consumer.waits() {
+        if !may_heal && channel.lock().life.incarnation() == incarnation && consumer.waits() {
             channel.give_up_consumer(&consumer, error);
             return;
         }
@@ -157,7 +120,7 @@ impl ChannelInner {
         probe: &mut Probe,
     ) -> Result<()> {
         let Some(link) = self.shared().link() else { return Ok(()) };
-        probe.ask(self, &link, consumer).await?;
+        ask(probe, self, &link, consumer).await?;
         let call = Call::begin(self, CONSUME, false).await?;
         let live = call.live().await?;
         if live.incarnation != incarnation || !consumer.waits() {
@@ -187,10 +150,15 @@ impl ChannelInner {
         (method.queue, method.consumer_tag)
     }
 
-    /// Declares a queue again, with its bindings. False: it was not recorded, or the server named it.
+    /// Declares a queue again, with its bindings. False: it was not recorded, or the server named it,
+    /// or nothing is to be declared again.
     async fn declare_recorded(&self, plain: &SingleChannel, name: &ShortStr) -> Result<bool> {
         let (declare, binds) = {
-            let topology = &self.shared().lock().topology;
+            let shared = self.shared();
+            if shared.settings.restore_topology == RestoreTopology::Nothing {
+                return Ok(false);
+            }
+            let topology = &shared.lock().topology;
             let Some(queue) = topology.queue(name).filter(|queue| queue.server_named.is_none()) else {
                 return Ok(false);
             };

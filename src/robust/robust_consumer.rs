@@ -7,18 +7,18 @@ use std::task::{Context, Poll, Waker};
 
 use super::call::Call;
 use super::event::Event;
+use super::ledger::consumers::{ConsumerRecord, Probe};
 use super::ledger::entity::{Entity, Unrestored};
 use super::ledger::lifecycle::Incarnation;
 use super::ledger::topology::ConsumerKey;
 use super::live::Live;
 use super::restore;
-use super::revive::Probe;
 use super::robust_channel::{ChannelInner, RobustChannel};
 use crate::codec::ShortStr;
 use crate::codec::peer_text::PeerText;
 use crate::error::{Error, ErrorKind, Result, Scope};
-use crate::protocol::{Arguments, MethodId, basic, constants};
-use crate::single::{BoxFuture, ConsumeSpec, Delivery, SingleConsumer, StreamPosition, is_told};
+use crate::protocol::{Arguments, MethodId, basic};
+use crate::single::{BoxFuture, ConsumeSpec, Delivery, SingleConsumer};
 
 pub(super) const CONSUME: MethodId = <basic::Consume as Arguments>::ID;
 
@@ -43,23 +43,8 @@ pub(super) struct ConsumerInner {
 pub(super) struct Slot {
     /// The last one may run. Those before it have ended, and their deliveries, which need no acks, are still being taken.
     sources: VecDeque<SingleConsumer>,
-    /// The stream ends when nothing is left.
-    end: Option<End>,
-    paused: bool,
-    /// The prefetch to go on with, where it was changed.
-    prefetch: Option<u16>,
-    /// Behind the last message of a stream that was handed out: there it goes on.
-    position: StreamPosition,
+    pub record: ConsumerRecord,
     waker: Option<Waker>,
-}
-
-/// How a stream ends.
-#[derive(Debug)]
-enum End {
-    /// It just ends.
-    Quiet,
-    /// With this error, as its last item.
-    Told(Error),
 }
 
 /// What is to be done without locks once a consumer goes on with another source.
@@ -87,7 +72,7 @@ impl Slot {
 
     /// Whether it is to be started on a new link.
     pub(super) fn is_wanted(&self) -> bool {
-        self.end.is_none() && !self.paused
+        self.record.is_wanted()
     }
 
     /// Whether it has a consumer that has not ended.
@@ -115,23 +100,6 @@ impl ConsumerInner {
         slot.is_wanted() && !slot.is_running()
     }
 
-    /// The server has refused to start it. What that says about its place in a stream is noted.
-    pub(super) fn refused(&self, error: &Error) {
-        match error.reply_code() {
-            // one that is declared later begins anew
-            Some(constants::NOT_FOUND)
-                if error.reply_text().is_some_and(|text| text.contains("no queue")) =>
-            {
-                self.lock().position = StreamPosition::Unknown;
-            }
-            // its messages had come from a stream, and were published to a queue, which does not take the argument
-            Some(constants::PRECONDITION_FAILED) if !is_told(&self.spec) => {
-                self.lock().position = StreamPosition::NoStream;
-            }
-            _ => {}
-        }
-    }
-
     /// Goes on with this one. Not if that is not wanted any more; then it is dropped, and so cancelled.
     pub(super) fn install(&self, plain: SingleConsumer) {
         self.put(plain).told();
@@ -152,7 +120,7 @@ impl ConsumerInner {
     pub(super) fn end(&self, error: Option<Error>) {
         let waker = {
             let mut slot = self.lock();
-            slot.end.get_or_insert(error.map_or(End::Quiet, End::Told));
+            slot.record.end(error);
             slot.wake()
         };
         if let Some(waker) = waker {
@@ -165,7 +133,7 @@ impl ConsumerInner {
         let (gone, waker) = {
             let mut slot = self.lock();
             // under the same lock, so that nothing is started for it any more
-            slot.end.get_or_insert(error.map_or(End::Quiet, End::Told));
+            slot.record.end(error);
             (slot.link_lost(), slot.wake())
         };
         drop(gone);
@@ -233,16 +201,9 @@ impl ChannelInner {
 
     /// What a consumer is to be started with now.
     pub(super) fn spec(&self, consumer: &ConsumerInner) -> ConsumeSpec {
-        let mut spec = consumer.spec.clone();
-        {
-            let slot = consumer.lock();
-            spec.prefetch = slot.prefetch.or(spec.prefetch);
-            slot.position.apply(&mut spec);
-        }
-        if let Some(queue) = self.shared().lock().topology.queue_of(self.key(consumer)) {
-            spec.method.queue = queue.clone();
-        }
-        spec
+        let state = self.shared().lock();
+        let queue = state.topology.queue_of(self.key(consumer));
+        consumer.lock().record.spec(&consumer.spec, queue)
     }
 
     /// Records a consumer that was started, unless the plain channel is another one by now.
@@ -302,7 +263,7 @@ impl ChannelInner {
                     }
                 }
                 Err(error) => {
-                    consumer.refused(&error);
+                    consumer.lock().record.refused(&consumer.spec, &error);
                     call.failed(&live, error)?;
                 }
             }
@@ -382,33 +343,32 @@ impl RobustConsumer {
     /// Cancels the consumer at the server until [`resume`](Self::resume), also across losses. Dropped before it is done, it
     /// goes on in the background.
     pub(crate) async fn pause(&mut self) -> Result<()> {
-        self.inner.lock().paused = true;
+        self.inner.lock().record.pause();
         self.inner.cancel_sources().await
     }
 
     /// Goes on after [`pause`](Self::pause): at once, or when there is a link again. Dropped, it goes on in the background.
     pub(crate) async fn resume(&mut self) -> Result<()> {
-        let was_paused = std::mem::take(&mut self.inner.lock().paused);
-        if !was_paused {
+        if !self.inner.lock().record.resume() {
             return Ok(());
         }
         let (channel, consumer) = (Arc::clone(&self.channel.inner), Arc::clone(&self.inner));
         let shared = Arc::clone(channel.shared());
         let resumed = async move {
             // also if nobody waits any more: otherwise it would be neither paused nor running
-            channel.resume(&consumer).await.inspect_err(|_| consumer.lock().paused = true)
+            channel.resume(&consumer).await.inspect_err(|_| consumer.lock().record.pause())
         };
         shared.detached(resumed).await
     }
 
     /// The prefetch of its next start.
     pub(crate) fn set_prefetch(&mut self, deliveries: u16) {
-        self.inner.lock().prefetch = Some(deliveries);
+        self.inner.lock().record.set_prefetch(deliveries);
     }
 
     /// Whether it is paused.
     pub(crate) fn is_paused(&self) -> bool {
-        self.inner.lock().paused
+        self.inner.lock().record.is_paused()
     }
 
     pub(crate) fn poll_delivery(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
@@ -424,13 +384,13 @@ impl RobustConsumer {
                 match polled {
                     Poll::Ready(Some(Ok(delivery))) => {
                         let position = source.position();
-                        slot.position.follow(position);
+                        slot.record.handed_out(position);
                         return Poll::Ready(Some(Ok(delivery)));
                     }
                     // the stream goes on behind it
                     Poll::Ready(Some(Err(error))) if error.kind() == ErrorKind::MessageTooLarge => {
                         let position = source.position();
-                        slot.position.follow(position);
+                        slot.record.handed_out(position);
                         return Poll::Ready(Some(Err(error)));
                     }
                     Poll::Pending => break,
@@ -444,14 +404,8 @@ impl RobustConsumer {
                     }
                 }
             } else {
-                match slot.end.take() {
-                    Some(end) => {
-                        slot.end = Some(End::Quiet);
-                        return Poll::Ready(match end {
-                            End::Quiet => None,
-                            End::Told(error) => Some(Err(error)),
-                        });
-                    }
+                match slot.record.take_end() {
+                    Some(last) => return Poll::Ready(last.map(Err)),
                     None => break,
                 }
             }
@@ -474,13 +428,13 @@ impl RobustConsumer {
 
     /// Returns the error if the consumer is to be started again.
     fn cancelled_by_server(&self, slot: &mut Slot, error: Error) -> Option<Error> {
-        if slot.end.is_some() || !slot.sources.is_empty() {
+        if slot.record.has_ended() || !slot.sources.is_empty() {
             return None;
         }
         if self.channel.inner.shared().settings.revive {
             return Some(error);
         }
-        slot.end = Some(End::Told(error));
+        slot.record.end(Some(error));
         None
     }
 }

@@ -194,13 +194,13 @@ fn f13_what_was_refused_comes_back_as_soon_as_the_broker_accepts_it() {
 async fn comes_back_after_it_has_expired(
     t: &Case,
     restored: impl FnOnce(&robust::Options) -> robust::Options,
-    consumed: bool,
+    is_consumed: bool,
 ) -> bool {
     let mut patient = Patient::with(t, |options| options, restored).await;
     let channel = patient.channel().await;
     let name = t.name();
     let queue = channel.declare_queue(&name).expires(Duration::from_millis(300)).await.unwrap();
-    let consumer = if consumed { Some(queue.consume().await.unwrap()) } else { None };
+    let consumer = if is_consumed { Some(queue.consume().await.unwrap()) } else { None };
     patient.lose().await;
     // asking counts as use of the queue, so the next question waits for longer than the queue lives
     while patient.consumers(&name).await.is_some() {

@@ -9,6 +9,8 @@
 //! | `topology` | what was declared, bound and consumed, under which names |
 //! | `policy` | for each method: is it recorded, may it be repeated, which queue's name does it use |
 //! | `entity` | what a restore brings back, by name |
+//! | `consumers` | what a consumer is to be started with, and what a refusal says about it |
+//! | `starting` | in which order the consumers of a channel are started, and which are left out |
 //! | `extent` | how much a restore declares again |
 //! | `plan` | which request a restore sends next, and what follows from its outcome |
 //! | `lessons` | which request the server did not survive or answer |
@@ -19,6 +21,7 @@
 //! | `blame` | which message the server means when it closes a channel or connection |
 
 pub(super) mod blame;
+pub(super) mod consumers;
 pub(super) mod entity;
 pub(super) mod extent;
 pub(super) mod kept;
@@ -29,4 +32,5 @@ pub(super) mod plan;
 pub(super) mod policy;
 pub(super) mod publishes;
 pub(super) mod routes;
+pub(super) mod starting;
 pub(super) mod topology;
