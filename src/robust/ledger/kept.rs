@@ -26,6 +26,10 @@ const OVERHEAD: usize = 2 * size_of::<Entry>();
 /// The memory that an idle ring may keep.
 const SPARE: usize = 64 << 10;
 
+/// A ring that was in use a moment ago shrinks as if at least so much were in it, or all that was. It keeps at most eight
+/// times as much.
+const RECENT: usize = 256 << 10;
+
 /// The kept messages of one channel.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
@@ -202,15 +206,18 @@ impl Kept {
         Some(entry)
     }
 
-    /// Frees the ring before the first message.
+    /// Frees the ring before the first message. Its memory counts as needed if it was in use since the last time: a ring that
+    /// shrinks whenever everything is settled grows again at once, and each fresh page is a fault.
     fn trim(&mut self) {
-        let end = self.start + self.ring.len() as u64;
+        let used = self.ring.len();
+        let end = self.start + used as u64;
         let first = self.entries.front().map_or(end, |entry| entry.at);
         let gone = usize::try_from(first - self.start).unwrap_or(usize::MAX).min(self.ring.len());
         self.ring.drain(..gone);
         self.start = first;
-        if self.ring.capacity() > SPARE && self.ring.len() < self.ring.capacity() / 8 {
-            self.ring.shrink_to(SPARE.max(2 * self.ring.len()));
+        let needed = self.ring.len().max(used.min(RECENT));
+        if self.ring.capacity() > SPARE && needed < self.ring.capacity() / 8 {
+            self.ring.shrink_to(SPARE.max(2 * needed));
         }
     }
 
@@ -307,6 +314,23 @@ mod tests {
         }
         kept.forget_before(u64::MAX);
         assert_eq!((kept.bytes(), kept.ring.len()), (0, 0));
-        assert!(kept.ring.capacity() <= 2 * SPARE, "{}", kept.ring.capacity());
+    }
+
+    #[test]
+    fn the_ring_keeps_its_memory_while_it_is_used_again_and_again() {
+        let mut kept = Kept::default();
+        let fill = |kept: &mut Kept, bytes: usize| {
+            for sequence in 0..bytes as u64 / 1_000 {
+                push(kept, sequence, &Message::new(vec![1; 1_000]));
+            }
+            kept.forget_before(u64::MAX);
+            kept.ring.capacity()
+        };
+        let capacity = fill(&mut kept, 1 << 20);
+        assert!(capacity >= 1 << 20, "{capacity}");
+        assert_eq!(fill(&mut kept, 1 << 20), capacity);
+        // a rare burst keeps a little, and an idle ring nearly nothing
+        assert!(fill(&mut kept, 16 << 20) <= 4 * RECENT);
+        assert!(fill(&mut kept, 0) <= 2 * SPARE);
     }
 }
