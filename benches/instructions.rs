@@ -15,15 +15,23 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 #[cfg(lepus_bench)]
+#[path = "support/null_server.rs"]
+mod null_server;
+
+#[cfg(lepus_bench)]
 mod paths {
+    use std::collections::VecDeque;
     use std::env;
     use std::error::Error;
     use std::hint::black_box;
     use std::process::Command;
 
     use bytes::{Bytes, BytesMut};
-    use lepus::bench::{Incoming, Outbound, deliveries, put_table, split, table};
-    use lepus::{FieldTable, Message};
+    use lepus::bench::{Incoming, Outbound, TAG, deliveries, put_table, split, table};
+    use lepus::{Confirm, Connection, FieldTable, Message};
+    use tokio::runtime::Builder;
+
+    use crate::null_server;
 
     type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 
@@ -32,11 +40,14 @@ mod paths {
     const FEW: u64 = 4 * BATCH;
     const MANY: u64 = 12 * BATCH;
 
+    /// Unconfirmed messages under way.
+    const WINDOW: usize = 1_000;
+
     /// A path, given the number of messages.
     type Path = fn(u64) -> Result;
 
     /// Each with what must be taken off: copies of the input, which callgrind counts byte by byte.
-    const PATHS: [(&str, Path, Option<&str>); 10] = [
+    const PATHS: [(&str, Path, Option<&str>); 16] = [
         ("publish encode 16 B", |count| publish(count, 16), None),
         ("publish encode 1 KiB", |count| publish(count, 1 << 10), None),
         ("publish 16 B + confirm, one ack each", |count| confirm(count, false), None),
@@ -45,6 +56,12 @@ mod paths {
         ("delivery 16 B", |count| delivery(count, 16), Some("copy 16 B")),
         ("delivery 1 KiB", |count| delivery(count, 1 << 10), Some("copy 1 KiB")),
         ("table of 6 fields, encode and decode", table_round_trip, None),
+        ("client: publish 16 B + confirm", |count| client(confirms(count, false), false), None),
+        ("client: publish 16 B + confirm, robust", |count| client(confirms(count, false), true), None),
+        ("client: publish realistic + confirm", |count| client(confirms(count, true), false), None),
+        ("client: publish realistic + confirm, robust", |count| client(confirms(count, true), true), None),
+        ("client: consume 16 B", |count| client(consume(count), false), None),
+        ("client: consume 16 B, robust", |count| client(consume(count), true), None),
         ("copy 16 B", |count| copy(count, 16), None),
         ("copy 1 KiB", |count| copy(count, 1 << 10), None),
     ];
@@ -58,7 +75,7 @@ mod paths {
         let each = |name| Ok::<_, Box<dyn Error>>((count(name, MANY)? - count(name, FEW)?) / (MANY - FEW));
         for (name, _, without) in PATHS.iter().filter(|(name, ..)| !name.starts_with("copy")) {
             let copies = without.map(each).transpose()?.unwrap_or(0);
-            println!("{name:42} {:6} instructions", each(name)?.saturating_sub(copies));
+            println!("{name:44} {:6} instructions", each(name)?.saturating_sub(copies));
         }
         Ok(())
     }
@@ -132,6 +149,62 @@ mod paths {
             black_box(incoming.receive(&mut chunk.clone()));
         }
         Ok(())
+    }
+
+    /// A whole client, on one thread with a server that does next to nothing.
+    fn client(work: impl AsyncFnOnce(&Connection) -> Result, robust: bool) -> Result {
+        Builder::new_current_thread().enable_all().build()?.block_on(async {
+            let options = null_server::options()?;
+            let connection =
+                if robust { options.robust().connect().await? } else { options.connect().await? };
+            work(&connection).await
+        })
+    }
+
+    /// Publishes with so many confirms under way that the server is never waited for long.
+    fn confirms(count: u64, realistic: bool) -> impl AsyncFnOnce(&Connection) -> Result {
+        async move |connection| {
+            let channel = connection.channel().await?;
+            let exchange = channel.default_exchange();
+            let body = Bytes::from(vec![b'x'; if realistic { 256 } else { 16 }]);
+            let mut under_way: VecDeque<Confirm> = VecDeque::new();
+            for number in 0..count {
+                if under_way.len() == WINDOW
+                    && let Some(oldest) = under_way.pop_front()
+                {
+                    oldest.await?;
+                }
+                let message = Message::new(body.clone());
+                let message = if realistic { with_properties(message, number) } else { message };
+                under_way.push_back(exchange.enqueue("orders.new", message).await?);
+            }
+            for confirm in under_way {
+                confirm.await?;
+            }
+            Ok(())
+        }
+    }
+
+    /// What a service says of a message.
+    fn with_properties(message: Message, number: u64) -> Message {
+        message
+            .content_type("application/json")
+            .message_id(format!("order-{number}"))
+            .timestamp(std::time::SystemTime::UNIX_EPOCH)
+            .app_id("orders")
+            .header("attempt", 1)
+            .header("trace", "4bf92f3577b34da6a3ce929d0e0e4736")
+    }
+
+    fn consume(count: u64) -> impl AsyncFnOnce(&Connection) -> Result {
+        async move |connection| {
+            let channel = connection.channel().await?;
+            let mut deliveries = channel.queue("orders")?.consume().tag(TAG).no_ack().await?;
+            for _ in 0..count {
+                drop(deliveries.next().await.ok_or("the deliveries ended")??);
+            }
+            Ok(())
+        }
     }
 
     fn table_round_trip(count: u64) -> Result {

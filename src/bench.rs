@@ -23,7 +23,8 @@ use crate::mux::tune::Agreed;
 
 const AGREED: Agreed = Agreed { channel_max: 2047, frame_max: 131_072, heartbeat: 60 };
 const KEY: ChannelKey = ChannelKey { id: NonZeroU16::MIN, generation: 1 };
-const TAG: &str = "amq.ctag-1234567890abcdef";
+/// The consumer that [`deliveries`] are for.
+pub const TAG: &str = "amq.ctag-1234567890abcdef";
 
 /// Nobody waits for anything.
 #[derive(Debug)]
