@@ -93,6 +93,11 @@ impl<'a> Consume<'a> {
         Handle::new(self, handler)
     }
 
+    /// The queue that it consumes from; empty for the one that was declared last on the channel.
+    pub(super) fn queue(&self) -> &ShortStr {
+        &self.spec.method.queue
+    }
+
     /// The channel that it consumes on.
     pub(super) fn channel(&self) -> &'a Channel {
         self.channel
@@ -121,6 +126,10 @@ impl<'a> IntoFuture for Consume<'a> {
 /// waited here is dropped, and an ack of what was handed out is [`Settled::Stale`](crate::Settled::Stale). If the server
 /// cancels the consumer there, because its queue was deleted or moved, it starts again once the queue is there (see
 /// [`Options::revive_consumers`](crate::robust::Options::revive_consumers)).
+///
+/// Deliveries that wait here and need acks are dropped when the channel ends or the server cancels the consumer, on plain
+/// connections, too: the server has them back. A delivery that was handed out before tells by itself:
+/// [`Delivery::stale`].
 ///
 /// An item is an error only as the last one: when the server cancelled the consumer
 /// ([`ErrorKind::ConsumerCancelled`](crate::ErrorKind::ConsumerCancelled)), or the channel or connection ended for good.

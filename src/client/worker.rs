@@ -10,6 +10,8 @@ use tokio::task::{Id, JoinError, JoinSet};
 
 use super::channel::Channel;
 use super::consumer::{Consume, Consumer};
+use crate::codec::ShortStr;
+use crate::codec::peer_text::PeerText;
 use crate::error::{Error, ErrorKind, Result};
 use crate::single::{Acker, BoxFuture, Incoming};
 
@@ -33,6 +35,15 @@ pub enum OnError {
 /// told to [`tracing`], as events of level `WARN` and `ERROR`, and to nobody else.
 ///
 /// The handlers run on the tokio runtime on which it is started, and end with that.
+///
+/// # Stale deliveries
+/// A delivery goes [stale](crate::Delivery::is_stale) when its channel or link ends, or the server cancels the consumer: the
+/// server has taken the message back. Then the handler's future is dropped at its next `await`, and a warning names the
+/// queue, the routing key and the message id. Its work could not be acknowledged, and would be done a second time anyway;
+/// going on would only do both at the same time. A message must be safe to be worked on twice in either case, as after a
+/// crash. Work that was moved elsewhere, such as to `spawn_blocking`, goes on.
+///
+/// A handler that must not be stopped between two of its steps asks for [`finish_stale`](Self::finish_stale).
 ///
 /// What the handler shares between its calls it clones for each of them:
 ///
@@ -65,11 +76,12 @@ pub struct Handle<'a, F> {
     handler: F,
     concurrency: usize,
     on_error: OnError,
+    finish_stale: bool,
 }
 
 impl<'a, F> Handle<'a, F> {
     pub(super) fn new(consume: Consume<'a>, handler: F) -> Self {
-        Self { consume, handler, concurrency: 1, on_error: OnError::default() }
+        Self { consume, handler, concurrency: 1, on_error: OnError::default(), finish_stale: false }
     }
 
     /// How many messages are worked on at a time; 1 unless set, and at least: then one after the other, in
@@ -82,6 +94,14 @@ impl<'a, F> Handle<'a, F> {
     /// What happens to a message whose handler returned an error; [`OnError::Reject`] unless set.
     pub fn on_error(mut self, on_error: OnError) -> Self {
         self.on_error = on_error;
+        self
+    }
+
+    /// Whether a handler runs to its end although its delivery has gone stale; false unless set: then its future is
+    /// dropped. If it goes on, the same message may be worked on in two places at once, and its end changes nothing: the
+    /// message is delivered again.
+    pub fn finish_stale(mut self, finish: bool) -> Self {
+        self.finish_stale = finish;
         self
     }
 }
@@ -98,16 +118,19 @@ where
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let channel = self.consume.channel().clone();
+            let queue = self.consume.queue().clone();
             let consumer = self.consume.await?;
             let (stop, stopped) = watch::channel(false);
             let pool = Pool {
                 channel,
+                queue,
                 consumer,
                 handler: Arc::new(self.handler),
                 running: JoinSet::new(),
                 ackers: HashMap::new(),
                 concurrency: self.concurrency,
                 on_error: self.on_error,
+                finish_stale: self.finish_stale,
             };
             let (ended, done) = watch::channel(None);
             tokio::spawn(async move {
@@ -164,13 +187,22 @@ impl Worker {
 /// The worker's task.
 struct Pool<F, E> {
     channel: Channel,
+    queue: ShortStr,
     consumer: Consumer,
     handler: Arc<F>,
-    running: JoinSet<Result<(), E>>,
+    running: JoinSet<Outcome<E>>,
     /// How to acknowledge what each running handler works on.
     ackers: HashMap<Id, Acker>,
     concurrency: usize,
     on_error: OnError,
+    finish_stale: bool,
+}
+
+/// How a handler's task ends, unless it panics.
+enum Outcome<E> {
+    Done(Result<(), E>),
+    /// The handler was dropped, because its delivery of this message has gone stale.
+    Stale(Incoming),
 }
 
 impl<F, R, E> Pool<F, E>
@@ -201,10 +233,10 @@ where
             drop(self.consumer.cancel().await);
         }
         // what no handler has begun goes back while those that run finish
-        let Self { channel, consumer, mut running, mut ackers, on_error, .. } = self;
+        let Self { channel, queue, consumer, mut running, mut ackers, on_error, .. } = self;
         drop(consumer);
         while let Some(done) = running.join_next_with_id().await {
-            settle(&mut ackers, on_error, done);
+            settle(&queue, &mut ackers, on_error, done);
         }
         // a program may end right after this
         channel.flush().await;
@@ -213,24 +245,39 @@ where
 
     fn begin(&mut self, (message, acker): (Incoming, Acker)) {
         let handler = Arc::clone(&self.handler);
+        let stale = (acker.is_needed() && !self.finish_stale).then(|| (message.clone(), acker.going_stale()));
         // the call itself may panic, too, so it happens within the task
-        let task = self.running.spawn(async move { handler(message).await });
+        let handling = async move { handler(message).await };
+        let task = self.running.spawn(async move {
+            let Some((message, stale)) = stale else { return Outcome::Done(handling.await) };
+            tokio::select! {
+                biased;
+                done = handling => Outcome::Done(done),
+                () = stale => Outcome::Stale(message),
+            }
+        });
         self.ackers.insert(task.id(), acker);
     }
 
-    fn settle(&mut self, done: std::result::Result<(Id, Result<(), E>), JoinError>) {
-        settle(&mut self.ackers, self.on_error, done);
+    fn settle(&mut self, done: std::result::Result<(Id, Outcome<E>), JoinError>) {
+        settle(&self.queue, &mut self.ackers, self.on_error, done);
     }
 }
 
 fn settle<E: Display>(
+    queue: &ShortStr,
     ackers: &mut HashMap<Id, Acker>,
     on_error: OnError,
-    done: std::result::Result<(Id, Result<(), E>), JoinError>,
+    done: std::result::Result<(Id, Outcome<E>), JoinError>,
 ) {
     let (id, requeue) = match done {
-        Ok((id, Ok(()))) => (id, None),
-        Ok((id, Err(error))) => {
+        Ok((id, Outcome::Done(Ok(())))) => (id, None),
+        Ok((id, Outcome::Stale(message))) => {
+            tell_stale(queue, &message);
+            ackers.remove(&id);
+            return;
+        }
+        Ok((id, Outcome::Done(Err(error)))) => {
             tracing::warn!(%error, ?on_error, "a handler failed");
             (id, Some(on_error == OnError::Requeue))
         }
@@ -240,6 +287,11 @@ fn settle<E: Display>(
         }
     };
     let Some(acker) = ackers.remove(&id).filter(Acker::is_needed) else { return };
+    if acker.is_stale() {
+        let delivery_tag = acker.delivery_tag();
+        let queue = PeerText(queue.as_bytes());
+        tracing::info!(%queue, delivery_tag, "a handler ended after its delivery went stale: the message comes again");
+    }
     let settled = match requeue {
         None => acker.ack(),
         Some(requeue) => acker.reject(requeue),
@@ -250,12 +302,24 @@ fn settle<E: Display>(
     }
 }
 
+fn tell_stale(queue: &ShortStr, message: &Incoming) {
+    // properties that cannot be read name nothing
+    let id = message.properties().ok().and_then(|properties| properties.message_id);
+    tracing::warn!(
+        queue = %PeerText(queue.as_bytes()),
+        routing_key = %PeerText(message.routing_key_bytes()),
+        message_id = %PeerText(id.as_ref().map_or(&[], |id| id.as_bytes())),
+        "a handler was stopped: its delivery went stale, and the message comes again"
+    );
+}
+
 impl<F> fmt::Debug for Handle<'_, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handle")
             .field("consume", &self.consume)
             .field("concurrency", &self.concurrency)
             .field("on_error", &self.on_error)
+            .field("finish_stale", &self.finish_stale)
             .finish_non_exhaustive()
     }
 }

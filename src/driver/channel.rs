@@ -15,7 +15,7 @@ use super::budget::Bound;
 use super::call::{Call, Unanswered};
 use super::faults;
 use super::link::Link;
-use super::queue::{DeliveryQueue, End, Farewell};
+use super::queue::{ConsumerState, DeliveryQueue, End, Farewell};
 use super::returns::Returns;
 use super::shared::{Due, Shared, Urgency};
 use super::waiters::{Answer, Driver, ReplyWaiter};
@@ -43,7 +43,7 @@ pub(crate) struct ChannelState {
     confirms: OnceLock<Mutex<Option<Confirms<Waker>>>>,
     /// All publishes with lower numbers were acked, or their failure was told: to see that costs no lock.
     pub acked_below: AtomicU64,
-    /// Wakes tasks that wait for the end.
+    /// Wakes tasks that wait for the end, or for that of a consumer.
     ended: Notify,
     pub returns: Returns,
     /// Whether a consumer without acks was started on it.
@@ -114,6 +114,24 @@ impl ChannelState {
             }
             ended.await;
         }
+    }
+
+    /// Waits until a delivery cannot be acknowledged any more, because the channel has ended or the server has cancelled its
+    /// consumer. Cancel safe.
+    pub(crate) async fn stale(&self, consumer: Option<&ConsumerState>) {
+        loop {
+            let mut ended = std::pin::pin!(self.ended.notified());
+            ended.as_mut().enable();
+            if self.error().is_some() || consumer.is_some_and(ConsumerState::is_stale) {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    /// The server has cancelled a consumer: wakes those who wait in [`stale`](Self::stale).
+    pub(crate) fn look_again(&self) {
+        self.ended.notify_waiters();
     }
 
     /// Why it has ended, if it has.

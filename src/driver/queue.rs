@@ -1,6 +1,7 @@
 //! The queue between the reader and one consumer.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -21,9 +22,51 @@ pub(crate) struct DeliveryQueue {
     budget: Arc<Budget>,
     bound: Bound,
     channel: Arc<ChannelState>,
+    consumer: Arc<ConsumerState>,
     no_ack: bool,
     /// Whether what nobody has looked at goes back to the server.
     gives_back: bool,
+}
+
+/// What whoever takes from a consumer, or works on its deliveries, sees without a lock. It lies apart from the queue, which
+/// the reader writes to all the time.
+#[derive(Debug, Default)]
+pub(crate) struct ConsumerState(AtomicU8);
+
+impl ConsumerState {
+    /// Each delivery is to be looked at before it is handed out.
+    const SPECIAL: u8 = 1;
+    /// The channel has ended, and deliveries need acks.
+    const FAILED: u8 = 2;
+    /// The server has cancelled the consumer, and deliveries need acks.
+    const CANCELLED: u8 = 4;
+
+    /// Whether deliveries are handed out as they are.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+
+    pub(crate) fn is_special(&self) -> bool {
+        self.has(Self::SPECIAL)
+    }
+
+    pub(crate) fn set_special(&self, special: bool) {
+        if special {
+            self.0.fetch_or(Self::SPECIAL, Ordering::Relaxed);
+        } else if self.is_special() {
+            self.0.fetch_and(!Self::SPECIAL, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the server has what was delivered back, as far as it was not acknowledged.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.has(Self::FAILED | Self::CANCELLED)
+    }
+
+    fn has(&self, any: u8) -> bool {
+        self.0.load(Ordering::Acquire) & any != 0
+    }
 }
 
 /// What a consumer that goes away must still do.
@@ -68,8 +111,8 @@ pub(crate) enum Pushed {
 pub(crate) enum End {
     /// The user cancelled the consumer.
     Cancelled,
-    /// The server cancelled it. As after the user's cancel, what has come stays to be taken: the channel
-    /// lives, and the server would not deliver it again.
+    /// The server cancelled it. What has come and needs an ack is given back: after a consumer timeout `RabbitMQ` has it
+    /// back already, and nobody should begin to work on it here.
     CancelledByServer,
     /// Its channel has ended.
     Failed(Error),
@@ -78,7 +121,8 @@ pub(crate) enum End {
 impl DeliveryQueue {
     /// What waits counts in the budget, as `bound` says.
     pub(crate) fn new(channel: Arc<ChannelState>, no_ack: bool, bound: Bound, budget: Arc<Budget>) -> Self {
-        Self { state: Mutex::default(), budget, bound, channel, no_ack, gives_back: !no_ack }
+        let (state, consumer) = (Mutex::default(), Arc::default());
+        Self { state, budget, bound, channel, consumer, no_ack, gives_back: !no_ack }
     }
 
     /// The consumer reads a stream. Nothing goes back there: messages stay where they are, and `RabbitMQ` 3 closes the
@@ -91,6 +135,11 @@ impl DeliveryQueue {
     /// The channel that its deliveries come on.
     pub(crate) fn channel(&self) -> ChannelKey {
         self.channel.key
+    }
+
+    /// What is seen of the consumer without a lock.
+    pub(crate) fn consumer(&self) -> &Arc<ConsumerState> {
+        &self.consumer
     }
 
     /// Whether deliveries need no acks.
@@ -187,17 +236,25 @@ impl DeliveryQueue {
     /// Nothing more will come. Hands out the delivery tags that must be given back to the server, because
     /// the consumer is gone.
     ///
-    /// After a failure the server delivers again what was not acknowledged, so nobody should begin to
+    /// After a failure, or its own cancel, the server delivers again what was not acknowledged, so nobody should begin to
     /// work on it here; what needs no acknowledgement would be lost, and stays.
     pub(crate) fn end(&self, end: End) -> Vec<u64> {
         let mut state = self.lock();
-        let ended = state.end.get_or_insert(end);
-        let again = matches!(ended, End::Failed(_)) && !self.no_ack;
-        let left = if state.abandoned || again { self.drain(&mut state) } else { Vec::new() };
+        let again = match state.end.get_or_insert(end) {
+            _ if self.no_ack => 0,
+            End::Cancelled => 0,
+            End::CancelledByServer => ConsumerState::CANCELLED,
+            End::Failed(_) => ConsumerState::FAILED,
+        };
+        self.consumer.0.fetch_or(again, Ordering::Release);
+        let left = if state.abandoned || again != 0 { self.drain(&mut state) } else { Vec::new() };
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
             waker.wake();
+        }
+        if again == ConsumerState::CANCELLED {
+            self.channel.look_again();
         }
         left
     }
@@ -289,6 +346,31 @@ mod tests {
         push(&queue, deliveries(5..=6));
         assert!(!budget.is_spent());
         assert_eq!(queue.end(End::Cancelled), [1, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn after_a_cancel_by_the_server_what_waits_is_given_back_unless_it_needs_no_ack() {
+        for no_ack in [false, true] {
+            let queue = DeliveryQueue::new(channel(), no_ack, Bound::Unlimited, Arc::new(Budget::new(1)));
+            queue.started(tag());
+            push(&queue, deliveries(1..=2));
+            let left = queue.end(End::CancelledByServer);
+            let (waits, mut taken) = (if no_ack { 2 } else { 0 }, VecDeque::new());
+            let _polled = queue.poll_take(&mut taken, &mut Context::from_waker(Waker::noop()));
+            assert_eq!((left.len(), taken.len()), (2 - waits, waits));
+            assert_eq!(queue.consumer().is_stale(), !no_ack);
+        }
+    }
+
+    #[test]
+    fn a_user_who_has_cancelled_may_still_take_what_has_come() {
+        let queue = DeliveryQueue::new(channel(), false, Bound::Unlimited, Arc::new(Budget::new(1)));
+        queue.started(tag());
+        push(&queue, deliveries(1..=2));
+        assert!(queue.end(End::Cancelled).is_empty());
+        // the first end counts
+        assert!(queue.end(End::CancelledByServer).is_empty());
+        assert!(!queue.consumer().is_stale());
     }
 
     #[test]

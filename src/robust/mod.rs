@@ -36,7 +36,8 @@
 //!   [`Event::Restored`], and everything else goes on.
 //! - A server-named queue gets a new name; its handles, bindings and consumers follow.
 //! - Messages that were delivered before the loss cannot be acknowledged after it
-//!   ([`Settled::Stale`](crate::Settled::Stale)); the broker delivers them again.
+//!   ([`Settled::Stale`](crate::Settled::Stale)); the broker delivers them again. [`Delivery::stale`](crate::Delivery::stale)
+//!   tells when that happens.
 //! - A call during an outage waits, as long as a call may take; one whose answer was lost is made again where that is
 //!   harmless. Publishes wait as [`Options::on_outage`] says.
 //! - An error that the server answers with a close of the channel reaches its cause, and the channel is opened again.

@@ -11,6 +11,7 @@ use super::single_channel::SingleInner;
 use super::tally::Token;
 use crate::codec::generated::basic;
 use crate::codec::{Arguments, FieldTable, Properties};
+use crate::driver::queue::{ConsumerState, DeliveryQueue};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mux::delivery::Delivery as Raw;
 
@@ -142,6 +143,8 @@ impl fmt::Debug for Incoming {
 /// Acknowledging hands a few bytes over for writing and does not wait. It fails if the channel that the
 /// message came on has ended, for then the server delivers the message again; and, with
 /// [`ErrorKind::Argument`], if the consumer needs no acks.
+///
+/// A delivery that can no longer be acknowledged is [stale](Self::is_stale): to go on working on it is in vain.
 #[derive(Debug)]
 #[must_use = "an unacknowledged message is delivered again when the channel ends"]
 pub struct Delivery {
@@ -152,6 +155,8 @@ pub struct Delivery {
 /// Where the acks of one consumer go. It lives as long as the consumer and all that it has delivered.
 pub(super) struct Acks {
     channel: Arc<SingleInner>,
+    /// `None` for what was taken with `basic.get`.
+    consumer: Option<Arc<ConsumerState>>,
     /// Deliveries need no acks.
     no_ack: bool,
     tag_base: u64,
@@ -160,9 +165,29 @@ pub(super) struct Acks {
 }
 
 impl Acks {
-    pub(super) fn new(channel: &Arc<SingleInner>, no_ack: bool) -> Self {
+    pub(super) fn of_consumer(channel: &Arc<SingleInner>, queue: &DeliveryQueue) -> Self {
+        Self::new(channel, queue.no_ack(), Some(Arc::clone(queue.consumer())))
+    }
+
+    pub(super) fn of_get(channel: &Arc<SingleInner>, no_ack: bool) -> Self {
+        Self::new(channel, no_ack, None)
+    }
+
+    fn new(channel: &Arc<SingleInner>, no_ack: bool, consumer: Option<Arc<ConsumerState>>) -> Self {
         let token = (!no_ack).then(|| channel.tally.token());
-        Self { channel: Arc::clone(channel), no_ack, tag_base: channel.tag_base, _token: token }
+        Self { channel: Arc::clone(channel), consumer, no_ack, tag_base: channel.tag_base, _token: token }
+    }
+
+    fn is_stale(&self) -> bool {
+        let is_cancelled = || self.consumer.as_deref().is_some_and(ConsumerState::is_stale);
+        !self.no_ack && (self.channel.link.state.error().is_some() || is_cancelled())
+    }
+
+    async fn stale(&self) {
+        if self.no_ack {
+            std::future::pending::<()>().await;
+        }
+        self.channel.link.state.stale(self.consumer.as_deref()).await;
     }
 }
 
@@ -201,6 +226,36 @@ impl Delivery {
     pub fn into_parts(self) -> (Incoming, Acker) {
         let acker = Acker { delivery_tag: self.incoming.raw.tag, acks: self.acks };
         (self.incoming, acker)
+    }
+
+    /// Whether an ack would be in vain: the channel that it came on has ended, with its link or alone, or the server has
+    /// cancelled its consumer. The server has taken the message back and delivers it again, perhaps already to somebody
+    /// else; unless its queue is gone. What needs no ack is never stale.
+    ///
+    /// `RabbitMQ` cancels a consumer when its queue is deleted or moves; from 4.3 on also when it keeps a message of a quorum
+    /// queue for longer than the consumer timeout. After a cancel an ack is still sent, and does no harm.
+    pub fn is_stale(&self) -> bool {
+        self.acks.is_stale()
+    }
+
+    /// Waits until the delivery is [stale](Self::is_stale), so that long work on it can be given up. Without acks it waits for
+    /// ever.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    ///
+    /// ```no_run
+    /// # async fn work(body: &[u8]) {}
+    /// # async fn example(delivery: lepus::Delivery) -> lepus::Result<()> {
+    /// tokio::select! {
+    ///     () = work(delivery.body()) => drop(delivery.ack()?),
+    ///     () = delivery.stale() => eprintln!("given up: the message comes again"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn stale(&self) {
+        self.acks.stale().await;
     }
 
     /// The message alone; it stays unacknowledged.
@@ -332,6 +387,25 @@ impl Acker {
     /// The delivery's number on its channel; see [`Incoming::delivery_tag`].
     pub fn delivery_tag(&self) -> u64 {
         self.delivery_tag
+    }
+
+    /// Whether an ack would be in vain; see [`Delivery::is_stale`].
+    pub fn is_stale(&self) -> bool {
+        self.acks.is_stale()
+    }
+
+    /// Waits until the delivery is stale; see [`Delivery::stale`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn stale(&self) {
+        self.acks.stale().await;
+    }
+
+    /// As [`stale`](Self::stale), without the acker.
+    pub(crate) fn going_stale(&self) -> impl Future<Output = ()> + Send + use<> {
+        let acks = Arc::clone(&self.acks);
+        async move { acks.stale().await }
     }
 
     /// See [`Delivery::ack`].

@@ -119,7 +119,7 @@ impl SingleChannel {
             let place = format!("from queue \"{}\"", method.queue);
             return Err(self.inner.reject_too_large(tag, bytes, &place, !method.no_ack, false));
         }
-        let acks = || Arc::new(Acks::new(&self.inner, method.no_ack));
+        let acks = || Arc::new(Acks::of_get(&self.inner, method.no_ack));
         Ok(delivery.map(|mut delivery| {
             delivery.tag += self.inner.tag_base;
             Delivery::new(delivery, &acks())

@@ -13,7 +13,7 @@ use super::stream_position::{StreamPosition, is_told};
 use crate::codec::ShortStr;
 use crate::codec::generated::basic;
 use crate::codec::peer_text::PeerText;
-use crate::driver::queue::{DeliveryQueue, End};
+use crate::driver::queue::{ConsumerState, DeliveryQueue, End};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mux::delivery::Delivery as Raw;
 
@@ -30,8 +30,8 @@ pub(crate) struct SingleConsumer {
     acks: Arc<Acks>,
     position: StreamPosition,
     state: State,
-    /// Whether each message is looked at before it is handed out: it may be of a stream, or too large.
-    is_special: bool,
+    /// Special: each message is looked at before it is handed out, because it may be of a stream, or too large.
+    seen: Arc<ConsumerState>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,22 +45,12 @@ enum State {
 
 impl SingleConsumer {
     pub(super) fn new(channel: Arc<SingleInner>, mut spec: ConsumeSpec, queue: Arc<DeliveryQueue>) -> Self {
-        let acks = Arc::new(Acks::new(&channel, queue.no_ack()));
+        let acks = Arc::new(Acks::of_consumer(&channel, &queue));
         // also if the server made it up
         spec.method.consumer_tag = queue.tag().detach();
         let position = StreamPosition::at_start(&spec);
-        let taken = VecDeque::new();
-        Self {
-            channel,
-            spec,
-            queue,
-            taken,
-            counted: 0,
-            acks,
-            position,
-            state: State::Running,
-            is_special: false,
-        }
+        let (taken, seen) = (VecDeque::new(), Arc::clone(queue.consumer()));
+        Self { channel, spec, queue, taken, counted: 0, acks, position, state: State::Running, seen }
     }
 
     /// The consumer's tag.
@@ -113,6 +103,9 @@ impl SingleConsumer {
             self.position.apply(&mut self.spec);
         }
         let queue = self.channel.consume(&self.spec).await?;
+        // what was delivered before the pause has nothing to do with the end of what comes now
+        self.acks = Arc::new(Acks::of_consumer(&self.channel, &queue));
+        self.seen = Arc::clone(queue.consumer());
         let old = std::mem::replace(&mut self.queue, queue);
         let mut rest = VecDeque::new();
         let mut context = Context::from_waker(Waker::noop());
@@ -122,7 +115,7 @@ impl SingleConsumer {
                 raw.tag += self.channel.tag_base;
             }
             self.taken.append(&mut rest);
-            self.is_special = true;
+            self.seen.set_special(true);
         }
         self.state = State::Running;
         Ok(())
@@ -153,23 +146,27 @@ impl SingleConsumer {
         !self.queue.no_ack()
     }
 
-    /// A delivery that was taken, unless it is the last one, or is to be looked at: those are for
+    /// A delivery that was taken, unless it is the last one, stale, or to be looked at: those are for
     /// [`poll_delivery`](Self::poll_delivery).
     #[inline]
     pub(crate) fn at_hand(&mut self) -> Option<Delivery> {
-        if self.is_special || self.taken.len() < 2 {
+        if !self.seen.is_plain() || self.taken.len() < 2 {
             return None;
         }
         self.taken.pop_front().map(|raw| Delivery::new(raw, &self.acks))
     }
 
     pub(crate) fn poll_delivery(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
+        if self.seen.is_stale() && !self.taken.is_empty() {
+            // nobody should begin to work on it: it comes again
+            self.abandon();
+        }
         if self.taken.is_empty()
             && let Err(end) = ready!(self.poll_take(context))
         {
             return Poll::Ready(end.map(Err));
         }
-        if self.is_special
+        if self.seen.is_special()
             && let Some(error) = self.look_at_next()
         {
             return Poll::Ready(Some(Err(error)));
@@ -240,8 +237,9 @@ impl SingleConsumer {
             Ok(weight) => {
                 self.counted = weight;
                 self.number_taken();
-                self.is_special = self.position != StreamPosition::NoStream
+                let is_special = self.position != StreamPosition::NoStream
                     || self.taken.iter().any(|raw| raw.too_large().is_some());
+                self.seen.set_special(is_special);
                 return Poll::Ready(Ok(()));
             }
             // whoever resumes it polls it again

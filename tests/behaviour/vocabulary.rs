@@ -7,7 +7,7 @@ use lepus::{Channel, Connection, ErrorKind, ExchangeKind, Message, Queue, Settle
 
 use crate::broker::url;
 use crate::case::test;
-use crate::tools::{bodies, fill, next, now, numbers, take, text, until};
+use crate::tools::{bodies, fill, is_missing, next, now, numbers, take, text, until};
 
 async fn both_kinds() -> [Connection; 2] {
     [lepus::connect(url()).await.unwrap(), lepus::connect_robust(url()).await.unwrap()]
@@ -166,6 +166,28 @@ fn a_drain_says_what_was_not_done_in_time() {
             let text = error.to_string();
             assert!(text.contains("1 consumer has deliveries that are not acknowledged"), "{text}");
             drop(held);
+        }
+    });
+}
+
+#[test]
+fn a_delivery_tells_when_it_goes_stale() {
+    test(async |_| {
+        for connection in both_kinds().await {
+            let (channel, queue) = filled(&connection, 3).await;
+            let mut consumer = queue.consume().prefetch(2).await.unwrap();
+            let held = next(&mut consumer).await;
+            assert!(!held.is_stale() && now(held.stale()).await.is_none());
+            // the server cancels the consumer, and then closes the channel of a message that was fetched
+            let fetched = queue.get().await.unwrap().unwrap();
+            connection.channel().await.unwrap().queue(queue.name()).unwrap().delete().await.unwrap();
+            held.stale().await;
+            assert!(held.is_stale() && !fetched.is_stale());
+            let (_, acker) = fetched.into_parts();
+            let missing = channel.declare_queue("there is no such queue").passive().await;
+            assert!(is_missing(missing));
+            acker.stale().await;
+            assert!(acker.is_stale());
         }
     });
 }

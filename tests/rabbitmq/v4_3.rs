@@ -87,6 +87,63 @@ fn after_a_consumer_timeout_and_a_late_ack_a_plain_consumer_leaves_nothing_behin
 
 #[test]
 #[ignore = "needs RabbitMQ 4.3"]
+fn after_a_consumer_timeout_nothing_is_handed_out_that_the_broker_has_back() {
+    test(async |t| {
+        check_version(t).await;
+        let name = filled(t).await;
+        let connection = t.connect().await;
+        let channel = connection.channel().await.unwrap();
+        let queue = channel.queue(&name).unwrap();
+        let mut consumer = queue.consume().prefetch(3).await.unwrap();
+        // the two behind it wait locally, and are as old
+        let held = soon("a delivery", consumer.next()).await.unwrap().unwrap();
+        soon("the timeout", held.stale()).await;
+        assert!(held.is_stale());
+        let error = soon("the cancel", consumer.next()).await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConsumerCancelled);
+        let mut again = queue.consume().await.unwrap();
+        let mut seen = BTreeSet::new();
+        while seen.len() < MESSAGES {
+            let delivery = soon("each message", again.next()).await.unwrap().unwrap();
+            assert!(seen.insert(body(&delivery)), "handed out twice");
+            delivery.ack().unwrap();
+        }
+        check_queue(t, &name).await;
+        assert!(channel.is_open());
+    });
+}
+
+#[test]
+#[ignore = "needs RabbitMQ 4.3"]
+fn a_handler_that_takes_too_long_is_stopped_and_its_message_comes_again() {
+    test(async |t| {
+        check_version(t).await;
+        let name = filled(t).await;
+        let connection = lepus::connect_robust(crate::broker::url()).await.unwrap();
+        let channel = connection.channel().await.unwrap();
+        let (done, mut seen) = tokio::sync::mpsc::unbounded_channel();
+        let handler = move |message: lepus::Incoming| {
+            let done = done.clone();
+            async move {
+                let body = message.body_str().unwrap().to_owned();
+                if body == "0" && !message.redelivered() {
+                    std::future::pending::<()>().await;
+                }
+                done.send(body).map_err(|error| error.to_string())
+            }
+        };
+        let worker = channel.queue(&name).unwrap().consume().prefetch(1).handle(handler).await.unwrap();
+        let mut bodies = BTreeSet::new();
+        while bodies.len() < MESSAGES {
+            assert!(bodies.insert(soon("each message", seen.recv()).await.unwrap()), "worked on twice");
+        }
+        worker.drain().await.unwrap();
+        connection.close().await.unwrap();
+    });
+}
+
+#[test]
+#[ignore = "needs RabbitMQ 4.3"]
 fn after_a_consumer_timeout_and_a_late_ack_a_robust_consumer_gets_every_message() {
     test(async |t| {
         check_version(t).await;

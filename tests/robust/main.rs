@@ -49,6 +49,8 @@ mod scale;
 #[cfg(test)]
 mod scripted;
 #[cfg(test)]
+mod stale;
+#[cfg(test)]
 mod status;
 #[cfg(test)]
 mod through;

@@ -46,25 +46,25 @@ async fn g2_deliveries_before_cancel_ok_are_handed_out_before_the_end() {
 }
 
 /// The server's cancel.
-fn server_cancel() -> Vec<u8> {
+pub(crate) fn server_cancel() -> Vec<u8> {
     method(1, &basic::Cancel { consumer_tag: short("c"), no_wait: true })
 }
 
 /// The client's answer to that: since 4.3 `RabbitMQ` keeps the consumer until it hears this.
-async fn expect_cancel(server: &mut Peer) {
+pub(crate) async fn expect_cancel(server: &mut Peer) {
     server.expect(1, basic::Cancel { consumer_tag: short("c"), no_wait: false }).await;
 }
 
 #[tokio::test]
 async fn g3_after_a_cancel_of_the_server_it_is_told_that_the_consumer_is_gone() {
     let (mut server, _connection, channel, mut consumer) = with_consumer().await;
-    server.write(&[delivery(1, "c", 1, b"last"), server_cancel()].concat()).await;
-    // both have arrived by now, and what came before the cancel is not lost
+    server.write(&delivery(1, "c", 1, b"last")).await;
+    let last = within("a delivery", consumer.next()).await.unwrap().unwrap();
+    assert_eq!(last.body(), b"last");
+    server.write(&server_cancel()).await;
     expect_cancel(&mut server).await;
     server.send(1, basic::CancelOk { consumer_tag: short("c") }).await;
     nothing_else(&mut server, &channel).await;
-    let last = within("a delivery", consumer.next()).await.unwrap().unwrap();
-    assert_eq!(last.body(), b"last");
     let error = within("the cancel", consumer.next()).await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConsumerCancelled);
     assert!(consumer.next().await.is_none());
@@ -80,8 +80,9 @@ async fn g3_what_nobody_took_before_the_servers_cancel_is_given_back() {
     let (mut server, _connection, channel, consumer) = with_consumer().await;
     server.write(&[delivery(1, "c", 1, b"left"), server_cancel()].concat()).await;
     expect_cancel(&mut server).await;
-    drop(consumer);
+    // at once: it is back in its queue, or gone with it
     server.expect(1, basic::Nack { delivery_tag: 1, multiple: false, requeue: true }).await;
+    drop(consumer);
     nothing_else(&mut server, &channel).await;
 }
 

@@ -4,6 +4,8 @@ use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use lepus::Properties;
+use lepus::protocol::basic;
 use lepus::robust::Event;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -170,4 +172,27 @@ async fn a_close_is_no_warning() {
 
 async fn open_robust(server: &mut Peer, connection: &lepus::Connection) -> lepus::Channel {
     both(connection.channel(), server.open_channel(1)).await.0.unwrap()
+}
+
+#[tokio::test]
+async fn a_handler_that_is_stopped_is_a_warning_that_names_its_message() {
+    let (log, _guard) = Log::start();
+    let (mut server, _connection, channel) = with_channel().await;
+    let queue = channel.queue("q").unwrap();
+    let handle = queue.consume().tag("c").handle(|_| std::future::pending::<Result<(), String>>());
+    let (worker, _) = both(handle, server.start_consumer(1, "c")).await;
+    let mut worker = worker.unwrap();
+    let mut properties = Vec::new();
+    Properties { message_id: Some(short("order-7")), ..Default::default() }.encode(&mut properties);
+    let message = [deliver(1, "c", 1), raw_header(1, 60, 0, 1, &properties), body(1, b"m")];
+    server.write(&message.concat()).await;
+    nothing_else(&mut server, &channel).await;
+    let cancel = basic::Cancel { consumer_tag: short("c"), no_wait: true };
+    server.send(1, cancel).await;
+    drop(within("the worker to end", worker.ended()).await);
+    let warnings = log.at(Level::WARN);
+    assert_eq!(warnings.len(), 1, "{warnings:#?}");
+    assert!(warnings[0].field("message").contains("went stale"), "{warnings:#?}");
+    let named = ["queue", "routing_key", "message_id"].map(|field| warnings[0].field(field));
+    assert_eq!(named, ["q", "k", "order-7"]);
 }

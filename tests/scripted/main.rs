@@ -25,3 +25,4 @@ mod options;
 mod peer;
 mod publishing;
 mod runtimes;
+mod stale;
