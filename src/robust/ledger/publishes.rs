@@ -489,5 +489,7 @@ fn expired_error() -> Error {
     Error::new(ErrorKind::Unconfirmed, text)
 }
 
+#[cfg(any(fuzzing, test))]
+pub(crate) mod model;
 #[cfg(test)]
 mod tests;
