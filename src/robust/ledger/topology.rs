@@ -358,5 +358,7 @@ impl<K: Hash + Eq, V: Clone> Ordered<K, V> {
     }
 }
 
+#[cfg(any(fuzzing, test))]
+pub(crate) mod model;
 #[cfg(test)]
 mod tests;
