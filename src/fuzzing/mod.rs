@@ -8,6 +8,7 @@
 //! | [`table`](fn@table), [`method`](fn@method), [`properties`](fn@properties) | one payload | decoded input encodes to the same bytes |
 //! | [`content`](fn@content), [`content_splits`] | a server's frames | the multiplexer's invariants |
 //! | [`encode`] | choices that make messages and methods | every message and method survives a round trip, and no frame exceeds `frame_max` |
+//! | [`ledger`](fn@ledger) | what happens to a robust connection | the record and the unconfirmed messages are what a model says |
 //! | [`client`] | a user's operations, and a server's frames | every future completes, and no task is left over |
 //! | [`broker`], [`broker_steps`] | what clients send | the embedded broker's invariants |
 
@@ -15,6 +16,7 @@ mod client;
 mod content;
 mod encode;
 mod frame;
+mod ledger;
 mod method;
 mod properties;
 mod round_trip;
@@ -26,6 +28,7 @@ pub use self::client::client;
 pub use self::content::{content, content_splits};
 pub use self::encode::encode;
 pub use self::frame::{frame, frame_splits};
+pub use self::ledger::ledger;
 pub use self::method::method;
 pub use self::properties::properties;
 pub use self::table::table;

@@ -28,6 +28,7 @@ replayed! {
     seeds_of_table: table => "table";
     seeds_of_method: method => "method";
     seeds_of_properties: properties => "properties";
+    seeds_of_ledger: ledger => "ledger";
     seeds_of_encode: encode => "encode";
     seeds_of_client: client => "client";
     seeds_of_content: content, content_splits => "content";

@@ -73,6 +73,8 @@ pub use self::backoff::Backoff;
 pub use self::event::{Counters, Event, Events};
 pub use self::ledger::entity::{Entity, Unrestored};
 pub use self::ledger::extent::RestoreTopology;
+#[cfg(any(fuzzing, test))]
+pub(crate) use self::ledger::{publishes::model as publishes_model, topology::model as topology_model};
 pub use self::options::{Options, Outage};
 pub(crate) use self::robust_channel::RobustChannel;
 pub(crate) use self::robust_confirm::RobustConfirm;
