@@ -10,6 +10,7 @@
 //! - What a user declared and bound is at the broker, and what he deleted and unbound is not, after a last loss. Of what a call
 //!   timed out on, or was not waited for, he knows nothing, nor of its bindings.
 //! - A server-named queue and a consumer that the server has cancelled work after the last loss.
+//! - A publish with a deadline is confirmed, or its message never arrives (`NotSent`), or it may arrive (`Unconfirmed`).
 //! - Messages that are not confirmed take no more memory than their limit.
 //! - Nobody waits for ever: all that is under way ends soon after everything has healed, in virtual time, and after the close
 //!   neither a connection nor a task is left.

@@ -15,6 +15,8 @@ enum Fate {
     Confirmed,
     /// The broker refused it.
     Nacked,
+    /// It was withdrawn before it was handed over, and never arrives.
+    NotSent,
 }
 
 /// What is known of all messages, and what was wrong.
@@ -64,6 +66,14 @@ impl Model {
         }
     }
 
+    /// Its deadline has passed before it was handed over.
+    pub(crate) fn not_sent(&mut self, id: Id) {
+        self.sent.get_mut(&id).unwrap().1 = Fate::NotSent;
+        if self.got.contains_key(&id) {
+            self.wrong(format!("{id:?} was not sent, and has arrived"));
+        }
+    }
+
     /// Messages that are kept have a bound, beyond which each channel may have one.
     pub(crate) fn check_memory(&mut self, publishers: &[u64], limit: usize) {
         let kept = || self.kept.iter().filter(|((publisher, _), _)| publishers.contains(publisher));
@@ -81,6 +91,7 @@ impl Model {
         let id = (number(), number());
         match self.sent.get(&id) {
             None => self.wrong(format!("{id:?} arrived, and was never sent")),
+            Some((_, Fate::NotSent)) => self.wrong(format!("{id:?} arrived, and was told as not sent")),
             Some((size, _)) if *size != text.len() => {
                 self.wrong(format!("{id:?} has {} bytes, not {size}", text.len()));
             }

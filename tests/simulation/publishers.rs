@@ -90,7 +90,7 @@ impl Publisher {
         let text = format!("{}:{number}:{}", self.number, "x".repeat(size));
         self.world.model().send(id, text.len());
         let (key, message) = (format!("order.{}", self.number), Message::new(text));
-        match self.dice.below(4) {
+        match self.dice.below(6) {
             // waits for it
             0 => {
                 log!(self.world.trace, self.name(), "publishes {number}");
@@ -106,16 +106,37 @@ impl Publisher {
                     None => log!(self.world.trace, self.name(), "does not wait for {number}"),
                 }
             }
+            // has a deadline, and waits for one of its three ends
+            2 => {
+                let limit = self.dice.millis(0, 8000);
+                log!(self.world.trace, self.name(), "publishes {number} within {limit:?}");
+                let told = exchange.publish(key, message).deadline(limit).await;
+                settle_in_time(&self.world, id, told);
+            }
             // waits for the confirm later, if at all
             _ => {
                 let patience =
                     if self.dice.percent(80) { Patience::Endless } else { Patience::random(&mut self.dice) };
                 log!(self.world.trace, self.name(), "hands over {number}, {patience:?}");
-                let confirm = exchange.enqueue(key, message).await?;
+                let limit = self.dice.percent(20).then(|| self.dice.millis(0, 8000));
+                let enqueue = exchange.enqueue(key, message);
+                let handed_over = match limit {
+                    None => enqueue.await,
+                    Some(limit) => enqueue.deadline(limit).await,
+                };
+                let confirm = match handed_over {
+                    Ok(confirm) => confirm,
+                    Err(error) if limit.is_some() => {
+                        settle_in_time(&self.world, id, Err(error));
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error),
+                };
                 self.world.model().handed_over(id);
                 let world = Arc::clone(&self.world);
                 confirms.spawn(async move {
                     match patience.with(confirm).await {
+                        Some(told) if limit.is_some() => settle_in_time(&world, id, told),
                         Some(told) => settle(&world, id, told),
                         None => world.model().abandon(id),
                     }
@@ -143,6 +164,19 @@ fn settle(world: &World, id: Id, told: Result<(), Error>) {
         Err(error) if error.kind() == ErrorKind::Nacked => world.model().settle(id, false),
         Err(error) => world.model().wrong(format!("publishing {id:?}: {error:#}")),
     }
+}
+
+/// What became of a message with a deadline.
+fn settle_in_time(world: &World, id: Id, told: Result<(), Error>) {
+    let Err(error) = &told else { return settle(world, id, told) };
+    match error.kind() {
+        // it never arrives
+        ErrorKind::NotSent => world.model().not_sent(id),
+        // it may arrive, and takes no memory
+        ErrorKind::Unconfirmed => world.model().abandon(id),
+        _ => return settle(world, id, told),
+    }
+    log!(world.trace, format!("publisher {}", id.0), "{} is {:?}", id.1, error.kind());
 }
 
 /// Looks at the memory of a connection's publishers, until the faults are over.
