@@ -9,9 +9,11 @@ use lepus::protocol::{Arguments, basic, channel, confirm, connection, exchange, 
 use tokio::time::{sleep, timeout};
 
 use crate::dice::Dice;
-use crate::network::{Cut, Direction, Plan};
+use crate::network::{Cut, Direction, Host, Plan};
 use crate::trace::log;
-use crate::world::{JOBS, World};
+use crate::world::{HOST, JOBS, OTHER_HOST, World};
+
+const HOSTS: [Host; 4] = [Host::Up, Host::Refuses, Host::Silent, Host::Mute];
 
 /// Whoever does harm, at random.
 pub(crate) struct Faults {
@@ -26,7 +28,7 @@ impl Faults {
             let most = self.dice.pick(&[50, 2000, 15_000]);
             let pause = self.dice.millis(1, most);
             sleep(pause).await;
-            match self.dice.below(20) {
+            match self.dice.below(23) {
                 0..3 => self.cut(),
                 3 | 4 => self.plan(),
                 5 | 6 => self.plan_next(),
@@ -39,6 +41,8 @@ impl Faults {
                 16 => self.forced(),
                 17 => self.lock(),
                 18 => self.deaf().await,
+                19 | 20 => self.host(),
+                21 => self.refuse().await,
                 _ => self.operate().await,
             }
         }
@@ -82,6 +86,27 @@ impl Faults {
         if let Some(id) = self.world.network.links().first() {
             self.world.network.cut(*id, Cut::Both);
         }
+    }
+
+    /// A host goes down for new links, or is up again.
+    fn host(&mut self) {
+        let (name, host) = (self.dice.pick(&[HOST, HOST, OTHER_HOST]), self.dice.pick(&HOSTS));
+        self.log(&format!("{name}: {host:?}"));
+        self.world.network.set_host(name, host);
+        if self.dice.percent(80) {
+            self.cut();
+        }
+    }
+
+    /// The broker refuses logins, as when its backend for them is down.
+    async fn refuse(&mut self) {
+        self.log("logins are refused");
+        self.world.broker.refuse_logins(true);
+        self.cut();
+        let time = self.dice.millis(10, 60_000);
+        sleep(time).await;
+        self.world.broker.refuse_logins(false);
+        self.log("logins are accepted");
     }
 
     async fn hole(&mut self) {

@@ -1,7 +1,7 @@
 //! A whole system in one thread, on a paused clock, from one seed: clients, the network, and the embedded broker.
 //!
-//! Users publish, consume and declare through robust connections. Meanwhile the network delays, loses and cuts, and the broker
-//! restarts, blocks, refuses and forgets, all at times and in ways that the seed decides. Then everything heals, and a model
+//! Users publish, consume and declare through robust connections. Meanwhile the network delays, loses and cuts, hosts refuse or are
+//! silent, and the broker restarts, blocks, refuses logins and forgets, all at times and in ways that the seed decides. Then everything heals, and a model
 //! says what must hold:
 //!
 //! - Nothing that was confirmed is lost: the consumer gets it.

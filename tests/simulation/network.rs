@@ -79,6 +79,19 @@ struct Link {
     plan: Option<Plan>,
 }
 
+/// What a host does with new links. All hosts lead to the same broker, like the addresses of a proxy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Host {
+    #[default]
+    Up,
+    /// Nobody listens there.
+    Refuses,
+    /// Nothing answers before the host is up again.
+    Silent,
+    /// It accepts, and then says nothing.
+    Mute,
+}
+
 #[derive(Debug)]
 struct State {
     dice: Dice,
@@ -90,6 +103,8 @@ struct State {
     latency: u64,
     /// Nothing passes.
     hole: bool,
+    /// The hosts that are not up.
+    hosts: BTreeMap<String, Host>,
 }
 
 /// The network.
@@ -98,21 +113,30 @@ pub(crate) struct Network {
     broker: Arc<Broker>,
     trace: Arc<Trace>,
     state: Mutex<State>,
-    /// Wakes what has fallen into the hole.
+    /// Wakes what has fallen into the hole, or waits for a silent host.
     filled: Notify,
 }
 
 impl Network {
     pub(crate) fn new(broker: Arc<Broker>, trace: Arc<Trace>, mut dice: Dice) -> Arc<Self> {
         let latency = dice.pick(&[1, 5, 40]);
-        let state = State { dice, next: 1, links: BTreeMap::new(), plan: None, latency, hole: false };
+        let (links, hosts) = (BTreeMap::new(), BTreeMap::new());
+        let state = State { dice, next: 1, links, plan: None, latency, hole: false, hosts };
         Arc::new(Self { broker, trace, state: Mutex::new(state), filled: Notify::new() })
     }
 
     /// A new link to the broker. On a `prompt` one nothing arrives late: what a client has told the broker must not
     /// overtake what it tells it on the next link.
-    pub(crate) async fn connect(self: Arc<Self>, prompt: bool) -> io::Result<DuplexStream> {
+    pub(crate) async fn connect(self: Arc<Self>, host: String, prompt: bool) -> io::Result<DuplexStream> {
         self.take_time().await;
+        while self.host(&host) == Host::Silent {
+            self.filled.notified().await;
+        }
+        match self.host(&host) {
+            Host::Up | Host::Silent => {}
+            Host::Refuses => return Err(io::ErrorKind::ConnectionRefused.into()),
+            Host::Mute => return Ok(mute()),
+        }
         let (size, id) = {
             let mut state = self.state.lock().unwrap();
             state.next += 1;
@@ -126,7 +150,7 @@ impl Network {
             let plan = state.plan.take();
             state.links.insert(id, Link { prompt, seen: Arc::clone(&seen), passed: [0; 2], plan });
         }
-        log!(self.trace, "network", "link {id}");
+        log!(self.trace, "network", "link {id} to {host}");
         let ((near_read, near_write), (far_read, far_write)) = (split(near), split(far));
         let pipe = Pipe { network: Arc::clone(&self), id, seen: Arc::clone(&seen) };
         let to_broker = pipe.clone().carry_to_broker(near_read, far_write);
@@ -191,8 +215,19 @@ impl Network {
         self.filled.notify_waiters();
     }
 
-    /// No planned cut happens any more.
+    fn host(&self, name: &str) -> Host {
+        self.state.lock().unwrap().hosts.get(name).copied().unwrap_or_default()
+    }
+
+    /// From now on a host does this with new links.
+    pub(crate) fn set_host(&self, name: &str, host: Host) {
+        self.state.lock().unwrap().hosts.insert(name.to_owned(), host);
+        self.filled.notify_waiters();
+    }
+
+    /// No planned cut happens any more, and all hosts are up.
     pub(crate) fn heal(&self) {
+        self.state.lock().unwrap().hosts.clear();
         self.swallow(false);
         let mut state = self.state.lock().unwrap();
         state.plan = None;
@@ -319,6 +354,13 @@ impl Pipe {
         }
         passed
     }
+}
+
+/// A stream whose other end reads, and never says anything.
+fn mute() -> DuplexStream {
+    let (client, mut end) = duplex(1 << 10);
+    tokio::spawn(async move { tokio::io::copy(&mut end, &mut tokio::io::sink()).await });
+    client
 }
 
 async fn close(to: Option<WriteHalf<DuplexStream>>) {

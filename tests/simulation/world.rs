@@ -29,6 +29,10 @@ pub(crate) const EXCHANGE: &str = "orders";
 pub(crate) const JOBS: &str = "jobs";
 pub(crate) const NEWS: &str = "news";
 
+/// The hosts of the network; not every client knows the second.
+pub(crate) const HOST: &str = "broker.invalid";
+pub(crate) const OTHER_HOST: &str = "other.host";
+
 /// Whoever takes longer after everything has healed hangs; in virtual time.
 const HANGS: Duration = Duration::from_secs(600);
 
@@ -197,6 +201,7 @@ async fn play(world: &Arc<World>, dice: &mut Dice) -> u64 {
 /// One connection for everything, or one for each role.
 async fn connect(world: &Arc<World>, dice: &mut Dice, limit: usize) -> Vec<Connection> {
     let count = if dice.percent(30) { 1 } else { 3 };
+    let several = dice.percent(50);
     let mut connections = Vec::new();
     for _ in 0..count {
         let network = Arc::clone(&world.network);
@@ -204,7 +209,7 @@ async fn connect(world: &Arc<World>, dice: &mut Dice, limit: usize) -> Vec<Conne
         let prompt = connections.len() + 1 == count;
         let options = ConnectOptions::new(&world.broker.url())
             .unwrap()
-            .connector(move |_host, _port| Arc::clone(&network).connect(prompt))
+            .connector(move |host, _port| Arc::clone(&network).connect(host.to_owned(), prompt))
             .heartbeat(Duration::from_secs(dice.pick(&[2, 5, 20])))
             .frame_max(dice.pick(&[8192, 131_072]))
             .connect_timeout(Duration::from_secs(2))
@@ -212,7 +217,11 @@ async fn connect(world: &Arc<World>, dice: &mut Dice, limit: usize) -> Vec<Conne
             .rpc_timeout(Duration::from_secs(5))
             .close_timeout(Duration::from_secs(2));
         let backoff = Backoff::new().seed(dice.next());
-        connections.push(options.robust().backoff(backoff).unconfirmed_limit(limit).connect().await.unwrap());
+        let mut robust = options.robust().backoff(backoff).unconfirmed_limit(limit);
+        if several {
+            robust = robust.host(OTHER_HOST, 5672);
+        }
+        connections.push(robust.connect().await.unwrap());
     }
     connections
 }
