@@ -12,7 +12,13 @@ use crate::world::{Channel, Connection, EXCHANGE, World};
 /// Makes mistakes until the faults are over. Each is answered with its own error, and its channel can be used again.
 pub(crate) async fn blunder(world: Arc<World>, connection: Connection, mut dice: Dice) -> Result<(), Error> {
     let channel = loop {
-        match connection.channel().await {
+        // what a mistake is compared with must be there
+        let open = async {
+            let channel = connection.channel().await?;
+            channel.declare_exchange(EXCHANGE, ExchangeKind::Topic).await?;
+            Ok::<_, Error>(channel)
+        };
+        match open.await {
             Err(error) if error.kind() == ErrorKind::Timeout => {}
             channel => break channel?,
         }

@@ -116,7 +116,13 @@ async fn hear(world: &World, who: &'static str, mut consumer: Consumer) -> Resul
 /// Publishes news and notes, and declares the notes' queue again, which somebody deletes.
 pub(crate) async fn write(world: Arc<World>, connection: Connection, mut dice: Dice) -> Result<(), Error> {
     let channel = loop {
-        match connection.channel().await {
+        // it is there before anything is published again, also if the broker has lost it
+        let open = async {
+            let channel = connection.channel().await?;
+            channel.declare_exchange(NEWS, ExchangeKind::Fanout).await?;
+            Ok::<_, Error>(channel)
+        };
+        match open.await {
             Err(error) if error.kind() == ErrorKind::Timeout => {}
             channel => break channel?,
         }

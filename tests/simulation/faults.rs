@@ -125,8 +125,13 @@ impl Faults {
             let time = self.dice.millis(1, 20_000);
             sleep(time).await;
         }
-        self.world.broker.restart(Keep::Durable).await.unwrap();
-        self.log("the broker starts");
+        let keep = if self.dice.percent(15) { Keep::Nothing } else { Keep::Durable };
+        self.world.broker.stop().await;
+        if keep == Keep::Nothing {
+            self.world.model().forget();
+        }
+        self.world.broker.restart(keep).await.unwrap();
+        self.log(&format!("the broker starts with {keep:?}"));
     }
 
     async fn block(&mut self) {

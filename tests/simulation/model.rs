@@ -30,6 +30,8 @@ pub(crate) struct Model {
     highest: BTreeMap<u64, u64>,
     /// Handed over, kept to be published again, and not known to be settled.
     kept: BTreeMap<Id, usize>,
+    /// The last message of each publisher that may have been at the broker when its data was lost.
+    forgotten: BTreeMap<u64, u64>,
     /// What the faults may explain.
     pub(crate) nacks: bool,
     pub(crate) faults: Vec<String>,
@@ -64,6 +66,11 @@ impl Model {
         if !confirmed && !self.nacks {
             self.wrong(format!("{id:?} was nacked, and no fault says so"));
         }
+    }
+
+    /// The broker loses all its data: what was confirmed, or is about to be.
+    pub(crate) fn forget(&mut self) {
+        self.forgotten.extend(self.sent.keys().copied());
     }
 
     /// Its deadline has passed before it was handed over.
@@ -117,7 +124,9 @@ impl Model {
     /// Confirmed messages that have not arrived.
     pub(crate) fn missing(&self) -> Vec<Id> {
         let confirmed = self.sent.iter().filter(|(_, (_, fate))| *fate == Fate::Confirmed);
-        confirmed.map(|(id, _)| *id).filter(|id| !self.got.contains_key(id)).collect()
+        let is_forgotten = |id: &Id| self.forgotten.get(&id.0).is_some_and(|last| id.1 <= *last);
+        let missing = |id: &Id| !self.got.contains_key(id) && !is_forgotten(id);
+        confirmed.map(|(id, _)| *id).filter(missing).collect()
     }
 
     /// How many messages were sent, confirmed, and received, and how many came more than once.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lepus::{Error, ErrorKind, Message};
+use lepus::{Error, ErrorKind, ExchangeKind, Message};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -11,7 +11,7 @@ use crate::dice::Dice;
 use crate::model::Id;
 use crate::patience::Patience;
 use crate::trace::log;
-use crate::world::{Connection, EXCHANGE, Exchange, World};
+use crate::world::{Channel, Connection, EXCHANGE, Exchange, JOBS, World};
 
 /// How many messages wait for their confirms at most.
 const WINDOW: usize = 20;
@@ -49,7 +49,7 @@ impl Publisher {
     }
 
     async fn open(&mut self) -> Result<Exchange, Error> {
-        self.patient(async |connection: &Connection| connection.channel().await?.exchange(EXCHANGE)).await
+        self.patient(async |connection: &Connection| declare(&connection.channel().await?).await).await
     }
 
     /// A call that a fault may have made to fail is made again.
@@ -145,6 +145,14 @@ impl Publisher {
         }
         Ok(())
     }
+}
+
+/// Declares what the messages go through on the connection that publishes them, which restores it before it publishes again: a
+/// broker may have lost it.
+pub(crate) async fn declare(channel: &Channel) -> Result<Exchange, Error> {
+    let exchange = channel.declare_exchange(EXCHANGE, ExchangeKind::Topic).await?;
+    channel.declare_queue(JOBS).await?.bind(&exchange, "order.#").await?;
+    Ok(exchange)
 }
 
 /// What became of a message.
