@@ -68,7 +68,7 @@ impl Outbound {
     /// Appends a message; false if it was not taken.
     pub fn publish(&mut self, exchange: &[u8], routing_key: &[u8], message: &Message) -> bool {
         let Ok((properties, body)) = message.parts() else { return false };
-        let publish = Publish { exchange, routing_key, mandatory: false, properties, body };
+        let publish = Publish { exchange, routing_key, mandatory: false, properties, encoded: None, body };
         matches!(self.session.publish(KEY, &publish, usize::MAX), Ok(Published::Accepted(_)))
     }
 

@@ -264,6 +264,7 @@ impl Peers {
             routing_key: b"q",
             mandatory: true,
             properties: Some(&properties),
+            encoded: None,
             body: &body,
         };
         let _ = self.client.session.publish(key, &publish, usize::MAX);

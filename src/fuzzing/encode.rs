@@ -51,11 +51,13 @@ fn message(choices: &mut Choices<'_>, frame_max: u32) {
         routing_key: routing_key.as_bytes(),
         mandatory: choices.truth(),
         properties: properties.as_ref(),
+        encoded: None,
         body: &body,
     };
     let (mut client, key) = client(frame_max);
     let published = client.session.publish(key, &publish, usize::MAX);
     let written = BytesMut::from(Bytes::from(client.written()));
+    check_encoded(&publish, frame_max, &published, &written);
     match published {
         Ok(published) => {
             assert_eq!(published, Published::Accepted(None));
@@ -76,6 +78,19 @@ fn message(choices: &mut Choices<'_>, frame_max: u32) {
             assert_eq!(refusal, Refusal::Unfit(Unfit::Name { length: usize::MAX }), "not for that");
         }
     }
+}
+
+/// Properties that are encoded already make no difference.
+fn check_encoded(
+    publish: &Publish<'_>,
+    frame_max: u32,
+    published: &Result<Published, Refusal>,
+    written: &[u8],
+) {
+    let encoded = publish.properties.map(|properties| encoded(|out| properties.encode(out)));
+    let (mut client, key) = client(frame_max);
+    let again = client.session.publish(key, &Publish { encoded: encoded.as_deref(), ..*publish }, usize::MAX);
+    assert_eq!((&again, client.written().as_slice()), (published, written));
 }
 
 /// With one open channel, and nothing to be written.

@@ -148,16 +148,14 @@ impl Outgoing {
     }
 
     /// Appends the frames of a body, of at most `most` bytes each, without a copy if that pays.
-    pub(crate) fn put_body(&mut self, channel: u16, body: Bytes, most: usize) {
-        let body = Body { rest: body, piece: most };
+    pub(crate) fn put_body(&mut self, channel: u16, body: &Bytes, most: usize) {
+        if body.len() < CHAIN_FROM {
+            return copy_body(self.on(channel), channel, body, most);
+        }
+        let mut body = Body { rest: body.clone(), piece: most };
         match self.lanes.iter_mut().find(|lane| lane.channel == channel) {
-            Some(lane) if body.rest.len() < CHAIN_FROM => body.copy(channel, &mut lane.tail),
             Some(lane) => lane.behind.push_back((std::mem::take(&mut lane.tail), body)),
-            None if body.rest.len() < CHAIN_FROM => body.copy(channel, &mut self.batch.buffer),
-            None if body.rest.len() <= TURN => {
-                let mut body = body;
-                self.batch.put_pieces(channel, &mut body, TURN);
-            }
+            None if body.rest.len() <= TURN => self.batch.put_pieces(channel, &mut body, TURN),
             None => {
                 self.lanes.push_back(Lane { channel, body, behind: VecDeque::new(), tail: Vec::new() });
             }
@@ -259,14 +257,12 @@ impl Lane {
     }
 }
 
-impl Body {
-    /// Appends all of it.
-    fn copy(&self, channel: u16, out: &mut Vec<u8>) {
-        for piece in self.rest.chunks(self.piece) {
-            put_body_head(out, channel, size(piece));
-            out.extend_from_slice(piece);
-            out.push(FRAME_END);
-        }
+/// Appends the frames of a small body.
+fn copy_body(out: &mut Vec<u8>, channel: u16, body: &[u8], most: usize) {
+    for piece in body.chunks(most) {
+        put_body_head(out, channel, size(piece));
+        out.extend_from_slice(piece);
+        out.push(FRAME_END);
     }
 }
 
@@ -369,7 +365,7 @@ mod tests {
     /// The frames of a body.
     fn framed(channel: u16, body: &[u8], most: usize) -> Vec<u8> {
         let mut out = Vec::new();
-        Body { rest: Bytes::copy_from_slice(body), piece: most }.copy(channel, &mut out);
+        copy_body(&mut out, channel, body, most);
         out
     }
 
@@ -377,10 +373,10 @@ mod tests {
     fn chained_bodies_keep_their_place_from_every_offset() {
         let mut outgoing = Outgoing::default();
         let large = vec![7; CHAIN_FROM];
-        outgoing.put_body(1, large.clone().into(), 5000);
+        outgoing.put_body(1, &large.clone().into(), 5000);
         outgoing.on(1).extend_from_slice(b"head");
-        outgoing.put_body(2, Bytes::from_static(b"small"), 5000);
-        outgoing.put_body(1, large.clone().into(), 5000);
+        outgoing.put_body(2, &Bytes::from_static(b"small"), 5000);
+        outgoing.put_body(1, &large.clone().into(), 5000);
         outgoing.on(2).extend_from_slice(b"tail");
         let wire = [
             framed(1, &large, 5000),
@@ -404,7 +400,7 @@ mod tests {
         let mut outgoing = Outgoing::default();
         for large in [false, true] {
             if large {
-                outgoing.put_body(1, vec![7; 2 * TURN].into(), 1000);
+                outgoing.put_body(1, &vec![7; 2 * TURN].into(), 1000);
             }
             outgoing.on(1).extend_from_slice(b"kept");
             let (mark, before) = (outgoing.mark(1), outgoing.len());
@@ -420,10 +416,10 @@ mod tests {
         let most = 1000;
         let body: Vec<_> = (0..4 * TURN).map(|n| n.to_le_bytes()[0]).collect();
         outgoing.on(1).extend_from_slice(b"header");
-        outgoing.put_body(1, body.clone().into(), most);
+        outgoing.put_body(1, &body.clone().into(), most);
         outgoing.on(1).extend_from_slice(b"behind");
-        outgoing.put_body(1, Bytes::from_static(b"small"), most);
-        outgoing.put_body(1, vec![8; CHAIN_FROM].into(), most);
+        outgoing.put_body(1, &Bytes::from_static(b"small"), most);
+        outgoing.put_body(1, &vec![8; CHAIN_FROM].into(), most);
         outgoing.on(1).extend_from_slice(b"end");
         outgoing.put_last(|out| out.extend_from_slice(b"bye"));
         assert!(outgoing.is_in_lane(1) && !outgoing.is_in_lane(2));
@@ -454,7 +450,7 @@ mod tests {
     fn large_bodies_of_several_channels_take_turns() {
         let mut outgoing = Outgoing::default();
         for channel in 1..=4 {
-            outgoing.put_body(channel, vec![channel.to_le_bytes()[0]; 4 * TURN].into(), 1000);
+            outgoing.put_body(channel, &vec![channel.to_le_bytes()[0]; 4 * TURN].into(), 1000);
         }
         let mut sent = [0_usize; 4];
         for _ in 0..3 {
@@ -477,7 +473,7 @@ mod tests {
         let mut outgoing = Outgoing::default();
         for most in [8184, 4088, 100_000] {
             let body = Bytes::from(vec![7; TURN]);
-            outgoing.put_body(1, body.clone(), most);
+            outgoing.put_body(1, &body, most);
             let mut batch = Batch::default();
             outgoing.take(&mut batch);
             assert_eq!(batch.chained_bytes, TURN, "frames of {most}");

@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes};
 
 use super::outgoing::{CHAIN_FROM, Outgoing};
-use crate::codec::content::put_header;
+use crate::codec::content::{PROPERTIES_AT, put_header};
 use crate::codec::frame::{HEAD, OVERHEAD, put_body_head};
 use crate::codec::generated::basic;
 use crate::codec::generated::constants::{FRAME_END, FRAME_HEADER, FRAME_METHOD};
@@ -17,6 +17,8 @@ pub(crate) struct Publish<'a> {
     pub mandatory: bool,
     /// `None`: persistent, and nothing else.
     pub properties: Option<&'a Properties>,
+    /// The same properties as they are encoded, if the caller has them already: they are copied then.
+    pub encoded: Option<&'a [u8]>,
     pub body: &'a Bytes,
 }
 
@@ -80,18 +82,21 @@ impl Publish<'_> {
         let start = out.mark(channel);
         let buffer = out.on(channel);
         self.put_method(buffer, channel, lengths);
-        if let Some(properties) = self.properties {
-            let payload = put_header(buffer, channel, self.body.len() as u64, properties);
-            if payload > most {
-                out.rewind(channel, start);
-                let limit = u32::try_from(most + OVERHEAD).unwrap_or(u32::MAX);
-                return Err(Unfit::Header { size: payload + OVERHEAD, limit });
+        let payload = match (self.encoded, self.properties) {
+            (Some(encoded), _) => self.put_encoded_header(buffer, channel, encoded),
+            (None, Some(properties)) => put_header(buffer, channel, self.body.len() as u64, properties),
+            (None, None) => {
+                self.put_persistent_header(buffer, channel);
+                PERSISTENT_PAYLOAD as usize
             }
-        } else {
-            self.put_persistent_header(buffer, channel);
+        };
+        if payload > most {
+            out.rewind(channel, start);
+            let limit = u32::try_from(most + OVERHEAD).unwrap_or(u32::MAX);
+            return Err(Unfit::Header { size: payload + OVERHEAD, limit });
         }
         if !self.body.is_empty() {
-            out.put_body(channel, self.body.clone(), most);
+            out.put_body(channel, self.body, most);
         }
         Ok(())
     }
@@ -129,6 +134,23 @@ impl Publish<'_> {
             header.put_u8(PERSISTENT);
             header.put_u8(FRAME_END);
         });
+    }
+
+    /// Appends a header frame, and returns the length of its payload.
+    fn put_encoded_header(&self, out: &mut Vec<u8>, channel: u16, encoded: &[u8]) -> usize {
+        let payload = PROPERTIES_AT + encoded.len();
+        out.reserve(payload + OVERHEAD);
+        group::<{ HEAD + PROPERTIES_AT }>(out, |mut header| {
+            header.put_u8(FRAME_HEADER);
+            header.put_u16(channel);
+            header.put_u32(u32::try_from(payload).unwrap_or(u32::MAX));
+            header.put_u16(basic::CLASS_ID);
+            header.put_u16(0);
+            header.put_u64(self.body.len() as u64);
+        });
+        out.put_slice(encoded);
+        out.put_u8(FRAME_END);
+        payload
     }
 }
 

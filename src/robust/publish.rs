@@ -190,7 +190,7 @@ impl ChannelInner {
                 return Err(Refused::Room(plain.clone()));
             }
         }
-        let (sent, due) = plain.append(outbound, message);
+        let (sent, due) = plain.append_encoded(outbound, message, unconfirmed.encoded());
         let taken = match sent {
             Ok(Some(sent)) => {
                 let sequence = unconfirmed.push(outbound, message, measure);

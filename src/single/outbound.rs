@@ -22,12 +22,16 @@ pub(crate) struct Outbound<'a> {
 }
 
 impl Outbound<'_> {
-    /// As the layers below want it.
+    /// As the layers below want it; with the message's properties as they are `encoded`, if the caller has them.
     #[inline]
-    pub(super) fn publish<'a>(&'a self, message: &'a Message) -> Result<Publish<'a>> {
+    pub(super) fn publish<'a>(
+        &'a self,
+        message: &'a Message,
+        encoded: Option<&'a [u8]>,
+    ) -> Result<Publish<'a>> {
         let (properties, body) = message.parts()?;
         let (exchange, routing_key) = (self.exchange.as_bytes(), self.routing_key.as_bytes());
-        Ok(Publish { exchange, routing_key, mandatory: self.mandatory, properties, body })
+        Ok(Publish { exchange, routing_key, mandatory: self.mandatory, properties, encoded, body })
     }
 }
 

@@ -161,14 +161,25 @@ impl SingleChannel {
     /// Hands a message over at once. `None` where it would have to wait.
     #[inline]
     pub(crate) fn try_send(&self, outbound: &Outbound<'_>, message: &Message) -> Result<Option<Sent>> {
-        self.inner.link.try_publish(&outbound.publish(message)?, outbound.awaited)
+        self.inner.link.try_publish(&outbound.publish(message, None)?, outbound.awaited)
     }
 
     /// Like [`try_send`](Self::try_send), for a caller that holds a lock: once that is released it passes what is due to
     /// [`write`](Self::write).
     #[inline]
     pub(crate) fn append(&self, outbound: &Outbound<'_>, message: &Message) -> (Result<Option<Sent>>, Due) {
-        match outbound.publish(message) {
+        self.append_encoded(outbound, message, None)
+    }
+
+    /// Like [`append`](Self::append), for a caller that has `encoded` the message's properties already.
+    #[inline]
+    pub(crate) fn append_encoded(
+        &self,
+        outbound: &Outbound<'_>,
+        message: &Message,
+        encoded: Option<&[u8]>,
+    ) -> (Result<Option<Sent>>, Due) {
+        match outbound.publish(message, encoded) {
             Ok(publish) => self.inner.link.append(&publish, outbound.awaited),
             Err(error) => (Err(error), Due::Nothing),
         }
@@ -181,7 +192,7 @@ impl SingleChannel {
 
     /// Hands a message over as soon as that is possible. Cancel safe: dropped while it waits, nothing was handed over.
     pub(crate) async fn enqueue(&self, outbound: &Outbound<'_>, message: &Message) -> Result<SingleConfirm> {
-        let sent = self.inner.link.publish(&outbound.publish(message)?, outbound.awaited).await?;
+        let sent = self.inner.link.publish(&outbound.publish(message, None)?, outbound.awaited).await?;
         Ok(self.confirm(sent))
     }
 

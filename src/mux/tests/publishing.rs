@@ -50,6 +50,7 @@ fn f2_a_publish_that_must_wait_has_written_nothing() {
         routing_key: b"q",
         mandatory: true,
         properties: Some(&Properties::default()),
+        encoded: None,
         body: &body,
     };
     let session = &mut it.client.session;
@@ -104,8 +105,14 @@ fn f5_names_of_more_than_255_bytes_are_refused_not_cut() {
     let properties = Properties::default();
     let body = Bytes::new();
     let exchange = too_long.as_bytes();
-    let publish =
-        Publish { exchange, routing_key: b"", mandatory: false, properties: Some(&properties), body: &body };
+    let publish = Publish {
+        exchange,
+        routing_key: b"",
+        mandatory: false,
+        properties: Some(&properties),
+        encoded: None,
+        body: &body,
+    };
     let refusal = Refusal::Unfit(Unfit::Name { length: 256 });
     assert_eq!(it.client.session.publish(key, &publish, usize::MAX), Err(refusal));
     assert_eq!(it.wrote(), []);
@@ -137,6 +144,7 @@ fn a_large_body_is_not_copied() {
         routing_key: b"q",
         mandatory: false,
         properties: Some(&properties),
+        encoded: None,
         body: &large,
     };
     it.client.session.publish(key, &publish, usize::MAX).unwrap();
@@ -148,19 +156,33 @@ fn a_large_body_is_not_copied() {
 }
 
 proptest! {
-    /// Whatever is published, what is written is the messages that were accepted, one after the other.
+    /// Whatever is published, what is written is the messages that were accepted, one after the other; also those whose
+    /// properties were encoded before.
     #[test]
     fn accepted_messages_are_written_whole_and_in_order(
-        messages in prop::collection::vec((0_usize..2, 0_usize..20_000, 0_usize..5000, 0_usize..300), 1..12)
+        messages in prop::collection::vec(
+            (0_usize..2, 0_usize..20_000, 0_usize..5000, 0_usize..300, any::<bool>()),
+            1..12,
+        )
     ) {
         let (mut it, first) = Script::opened();
         let keys = [first, it.open()];
         let mut expected = Vec::new();
-        for (key, length, header, name) in messages {
+        for (key, length, header, name, encode) in messages {
             let (key, name, properties) = (keys[key], "k".repeat(name), properties_with_header_of(header));
-            let (id, bytes) = (key.id.get(), vec![b'x'; length]);
+            let (id, bytes) = (key.id.get(), Bytes::from(vec![b'x'; length]));
+            let mut encoded = Vec::new();
+            properties.encode(&mut encoded);
+            let publish = Publish {
+                exchange: b"",
+                routing_key: name.as_bytes(),
+                mandatory: false,
+                properties: Some(&properties),
+                encoded: encode.then_some(&encoded),
+                body: &bytes,
+            };
             let fits = name.len() <= 255 && header + 33 <= FRAME_MAX as usize;
-            let published = it.publish_with(key, &name, &properties, &bytes, false);
+            let published = it.client.session.publish(key, &publish, usize::MAX);
             prop_assert_eq!(published.is_ok(), fits);
             if fits {
                 expected.extend([publish_method(id, &name), Wire::Header(id, length as u64, properties)]);

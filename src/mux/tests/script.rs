@@ -269,7 +269,14 @@ impl Script {
     ) -> Result<Published, Refusal> {
         let body = &Bytes::copy_from_slice(body);
         let routing_key = routing_key.as_bytes();
-        let publish = Publish { exchange: b"", routing_key, mandatory, properties: Some(properties), body };
+        let publish = Publish {
+            exchange: b"",
+            routing_key,
+            mandatory,
+            properties: Some(properties),
+            encoded: None,
+            body,
+        };
         self.client.session.publish(key, &publish, usize::MAX)
     }
 

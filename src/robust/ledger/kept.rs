@@ -37,7 +37,7 @@ pub(super) struct Kept {
     ring: VecDeque<u8>,
     /// The place of the ring's first byte, counted from the first that ever was in it.
     start: u64,
-    /// For properties that are being encoded.
+    /// The encoded properties of the message that was measured last.
     scratch: Vec<u8>,
     /// How much all of it counts, in bytes.
     bytes: usize,
@@ -122,6 +122,13 @@ impl Kept {
         }
         let properties = self.scratch.len();
         Measure { weight: OVERHEAD + routing_key + properties + message.body().len(), properties }
+    }
+
+    /// The encoded properties of the message that was measured last; `None` if it is persistent and nothing else.
+    #[inline]
+    pub(super) fn encoded(&self) -> Option<&[u8]> {
+        // flags are always there
+        (!self.scratch.is_empty()).then_some(&self.scratch)
     }
 
     /// Keeps a copy of the message that was measured last.

@@ -150,6 +150,13 @@ impl<W: Wire> Publishes<W> {
         self.kept.measure(outbound.routing_key.as_bytes().len(), message)
     }
 
+    /// The encoded properties of the message that was [measured](Self::measure) last, so that they are encoded once; `None` if
+    /// it is persistent and nothing else.
+    #[inline]
+    pub(in crate::robust) fn encoded(&self) -> Option<&[u8]> {
+        self.kept.encoded()
+    }
+
     /// How many bytes must be set aside before a message of this weight is pushed.
     pub(in crate::robust) fn missing(&self, weight: usize) -> usize {
         (self.kept.bytes() + weight).saturating_sub(self.reserved)
