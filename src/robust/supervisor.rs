@@ -175,13 +175,15 @@ impl Supervisor {
         }
     }
 
-    /// The channel, with what went when it was closed: auto-delete queues, for example.
+    /// The channel, with what went when it was closed: the auto-delete queues of its consumers.
     async fn reopened(
         &self,
         link: &SingleConnection,
         channel: &Arc<ChannelInner>,
     ) -> Result<(Reopened, Vec<Unrestored>)> {
-        let unrestored = restore::auto_delete(&self.shared, link).await?;
+        let has_lost = self.shared.lock().topology.consumes_auto_delete(channel.id);
+        // otherwise nothing has gone with it, and what another channel is about to remove must not be declared again
+        let unrestored = if has_lost { restore::auto_delete(&self.shared, link).await? } else { Vec::new() };
         // what closes the link is learnt when it is restored
         let learnt = &Learnt::default();
         let opened = Reopened::new(channel, link, learnt).await?;

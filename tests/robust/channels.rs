@@ -166,6 +166,24 @@ fn what_goes_with_a_closed_channel_comes_back_with_it() {
     });
 }
 
+/// What another channel is about to remove would otherwise be declared again, and stay.
+#[test]
+fn a_closed_channel_without_consumers_declares_nothing_again() {
+    test(async |t| {
+        let mut robust = Through::new().await;
+        let (channel, other) =
+            (robust.connection.channel().await.unwrap(), robust.connection.channel().await.unwrap());
+        let name = t.name();
+        channel.declare_exchange(&*name, ExchangeKind::Fanout).auto_delete().await.unwrap();
+        let operator = t.connect().await.channel().await.unwrap();
+        operator.exchange(&*name).unwrap().delete().await.unwrap();
+        other.declare_queue(t.name()).passive().await.unwrap_err();
+        robust.event(|event| matches!(event, Event::ChannelRestored { .. }).then_some(())).await;
+        let asked = operator.declare_exchange(&*name, ExchangeKind::Fanout).auto_delete().passive().await;
+        assert_eq!(asked.unwrap_err().reply_code(), Some(404));
+    });
+}
+
 #[test]
 fn a_paused_consumer_of_a_nameless_auto_delete_queue_resumes() {
     test(async |t| {

@@ -84,6 +84,12 @@ impl Topology {
         self.queue(queue).is_some_and(|queue| queue.declare.auto_delete)
     }
 
+    /// Whether a channel has a consumer that an auto-delete queue may go with.
+    pub(in crate::robust) fn consumes_auto_delete(&self, channel: u64) -> bool {
+        let own = self.consumers.iter().filter(|(key, _)| key.channel == channel);
+        own.map(|(_, queue)| queue).any(|queue| self.is_auto_delete(queue))
+    }
+
     /// Whether the broker may remove something by itself.
     pub(in crate::robust) fn has_auto_delete(&self) -> bool {
         self.queues().any(|queue| queue.declare.auto_delete) || self.exchanges().any(|it| it.auto_delete)
