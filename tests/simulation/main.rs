@@ -4,12 +4,16 @@
 //! silent, and the broker restarts, blocks, refuses logins and forgets, all at times and in ways that the seed decides. Then everything heals, and a model
 //! says what must hold:
 //!
-//! - Nothing that was confirmed is lost: the consumer gets it.
+//! - Nothing that was confirmed is lost, unless the broker loses all its data: the consumer gets it.
 //! - A publisher's messages first arrive in their order, but for those that are marked as redelivered or republished.
 //! - No message arrives twice without such a mark.
 //! - What a user declared and bound is at the broker, and what he deleted and unbound is not, after a last loss. Of what a call
 //!   timed out on, or was not waited for, he knows nothing, nor of its bindings.
+//! - What the broker removes by itself stays away once its consumer has gone: an auto-delete queue, and auto-delete exchanges that
+//!   are bound to each other. As long as the consumer is there, they are.
 //! - A server-named queue and a consumer that the server has cancelled work after the last loss.
+//! - Without confirms nothing is published again. Messages are lost only with their link: what was handed over before a message
+//!   that has arrived on the same link has arrived, too.
 //! - A publish with a deadline is confirmed, or its message never arrives (`NotSent`), or it may arrive (`Unconfirmed`).
 //! - Messages that are not confirmed take no more memory than their limit.
 //! - Nobody waits for ever: all that is under way ends soon after everything has healed, in virtual time, and after the close
@@ -39,6 +43,8 @@ mod model;
 #[cfg(test)]
 mod network;
 #[cfg(test)]
+mod passing;
+#[cfg(test)]
 mod patience;
 #[cfg(test)]
 mod publishers;
@@ -48,5 +54,7 @@ mod runs;
 mod topology;
 #[cfg(test)]
 mod trace;
+#[cfg(test)]
+mod without_confirms;
 #[cfg(test)]
 mod world;

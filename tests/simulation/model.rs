@@ -30,6 +30,8 @@ pub(crate) struct Model {
     highest: BTreeMap<u64, u64>,
     /// Handed over, kept to be published again, and not known to be settled.
     kept: BTreeMap<Id, usize>,
+    /// Messages without confirms, and the links on which they were handed over.
+    unconfirmed: BTreeMap<Id, u64>,
     /// The last message of each publisher that may have been at the broker when its data was lost.
     forgotten: BTreeMap<u64, u64>,
     /// What the faults may explain.
@@ -66,6 +68,11 @@ impl Model {
         if !confirmed && !self.nacks {
             self.wrong(format!("{id:?} was nacked, and no fault says so"));
         }
+    }
+
+    /// It was handed over on a channel without confirms, on the link with this number.
+    pub(crate) fn handed_over_without_confirm(&mut self, id: Id, link: u64) {
+        self.unconfirmed.insert(id, link);
     }
 
     /// The broker loses all its data: what was confirmed, or is about to be.
@@ -111,6 +118,9 @@ impl Model {
         let late = first && *highest > id.1;
         *highest = id.1.max(*highest);
         let latest = *highest;
+        if self.unconfirmed.contains_key(&id) && delivery.is_republished() {
+            self.wrong(format!("{id:?} was published again, without confirms"));
+        }
         if !delivery.redelivered() && !delivery.is_republished() {
             if !self.originals.insert(id) {
                 self.wrong(format!("{id:?} arrived twice, without a mark"));
@@ -121,12 +131,20 @@ impl Model {
         id
     }
 
-    /// Confirmed messages that have not arrived.
+    /// Confirmed messages that have not arrived, and those without confirms that were lost on a link that has carried a later
+    /// one.
     pub(crate) fn missing(&self) -> Vec<Id> {
         let confirmed = self.sent.iter().filter(|(_, (_, fate))| *fate == Fate::Confirmed);
         let is_forgotten = |id: &Id| self.forgotten.get(&id.0).is_some_and(|last| id.1 <= *last);
         let missing = |id: &Id| !self.got.contains_key(id) && !is_forgotten(id);
-        confirmed.map(|(id, _)| *id).filter(missing).collect()
+        let confirmed = confirmed.map(|(id, _)| *id);
+        let mut carried = BTreeMap::new();
+        for (id, link) in self.unconfirmed.iter().filter(|(id, _)| self.got.contains_key(id)) {
+            carried.insert((id.0, *link), id.1);
+        }
+        let is_overtaken = |id: &Id, link: u64| carried.get(&(id.0, link)).is_some_and(|last| id.1 < *last);
+        let overtaken = self.unconfirmed.iter().filter(|(id, link)| is_overtaken(id, **link));
+        confirmed.chain(overtaken.map(|(id, _)| *id)).filter(missing).collect()
     }
 
     /// How many messages were sent, confirmed, and received, and how many came more than once.

@@ -19,9 +19,11 @@ use crate::dice::Dice;
 use crate::faults::Faults;
 use crate::model::Model;
 use crate::network::{Cut, Network};
+use crate::passing::Passing;
 use crate::publishers::{Publisher, audit};
 use crate::topology::Builder;
 use crate::trace::{Trace, log};
+use crate::without_confirms;
 
 pub(crate) use lepus::{Channel, Connection, Consumer, Exchange};
 
@@ -162,24 +164,29 @@ async fn play(world: &Arc<World>, dice: &mut Dice) -> u64 {
     }
     cast.add("writer", consumers::write(Arc::clone(world), building.clone(), dice.fork()));
     cast.add("careless", careless::blunder(Arc::clone(world), publishing.clone(), dice.fork()));
+    let carefree = without_confirms::publish(Arc::clone(world), publishing.clone(), dice.fork());
+    cast.add("carefree", carefree);
     tokio::spawn(audit(Arc::clone(world), numbers, limit));
     let builder = Builder::new(Arc::clone(world), building.clone(), dice.fork());
     let builder = tokio::spawn(builder.run());
+    let passing = Passing {
+        world: Arc::clone(world),
+        connection: building.clone(),
+        dice: dice.fork(),
+        gone: Vec::new(),
+        stays: None,
+    };
+    let passing = tokio::spawn(passing.run());
 
     let faults = Faults { world: Arc::clone(world), dice: dice.fork() };
     faults.run(1 + dice.below(10)).await;
     world.phase.store(HEALED, Ordering::Relaxed);
-    let builder = match timeout(HANGS, builder).await {
-        Ok(done) => Some(done.unwrap()),
-        Err(_) => None,
-    };
-    let unsure = |entity: &Entity| matches!(&builder, Some(Ok(builder)) if builder.is_unsure(entity));
+    let builder = finished(world, "builder", builder).await;
+    let passing = finished(world, "passing", passing).await;
+    let unsure = |entity: &Entity| builder.as_ref().is_some_and(|builder| builder.is_unsure(entity));
     restore_for_the_last_time(world, &connections, unsure).await;
-    match builder {
-        Some(Ok(builder)) => builder.check(),
-        Some(Err(error)) => world.model().wrong(format!("the builder failed: {error:#}")),
-        None => world.model().wrong("the builder hangs"),
-    }
+    builder.iter().for_each(Builder::check);
+    passing.iter().for_each(Passing::check);
 
     world.phase.store(OVER, Ordering::Relaxed);
     cast.end().await;
@@ -196,6 +203,18 @@ async fn play(world: &Arc<World>, dice: &mut Dice) -> u64 {
     cast.end().await;
     vanish(world).await;
     reconnects
+}
+
+/// What somebody has brought whose part ends before the last restore.
+async fn finished<T>(world: &World, name: &str, task: JoinHandle<Result<T, Error>>) -> Option<T> {
+    let text = match timeout(HANGS, task).await {
+        Ok(Ok(Ok(done))) => return Some(done),
+        Ok(Ok(Err(error))) => format!("the {name} failed: {error:#}"),
+        Ok(Err(panic)) => format!("the {name} panicked: {panic}"),
+        Err(_) => format!("the {name} hangs"),
+    };
+    world.model().wrong(text);
+    None
 }
 
 /// One connection for everything, or one for each role.
