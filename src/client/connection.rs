@@ -277,7 +277,8 @@ impl Connection {
 
     /// Ends in order, for at most `limit`: consumers are cancelled and give back what they have not handed out. Then
     /// this waits until everything that was delivered is acknowledged, or dropped, and everything that was published
-    /// is confirmed; on a robust connection after a loss on the next link. Then, or when `limit` is over, it closes. It
+    /// is handed over and confirmed; on a robust connection after a loss on the next link. That includes publishes that
+    /// wait for a link or for room, whose futures somebody has polled. Then, or when `limit` is over, it closes. It
     /// never takes longer than `limit`: a close that the server has not answered by then goes on in the background.
     ///
     /// Consumers' streams end, so whoever works on deliveries in a loop finishes by itself. On a plain connection a

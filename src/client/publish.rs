@@ -112,7 +112,12 @@ impl<'a> Enqueue<'a> {
         let (exchange, routing_key, limit) = (exchange.clone(), routing_key.detach(), self.limit);
         // one that lies too far ahead is none
         let deadline = limit.and_then(|limit| Some((limit, Instant::now().checked_add(limit)?)));
+        let waits = match &channel.kind {
+            Kind::Single(channel) => channel.publish_waits(),
+            Kind::Robust(channel) => channel.publish_waits(),
+        };
         Box::pin(async move {
+            let _waits = waits;
             let outbound = Outbound { exchange: &exchange, routing_key, mandatory, awaited };
             let accepted = async {
                 match &channel.kind {

@@ -2,10 +2,19 @@
 
 use std::sync::Arc;
 
+use super::robust_channel::RobustChannel;
 use super::shared::Shared;
+use crate::single::Waits;
+
+impl RobustChannel {
+    /// Counts a publish that waits to be handed over.
+    pub(crate) fn publish_waits(&self) -> Waits {
+        self.inner.shared().tally.publish_waits()
+    }
+}
 
 /// Stops all consumers, and waits until all they have delivered is acknowledged or dropped, and all that was published
-/// is confirmed.
+/// is handed over and confirmed.
 pub(super) async fn drain(shared: &Arc<Shared>) {
     let channels = shared.channels();
     for channel in &channels {
@@ -21,7 +30,9 @@ pub(super) async fn drain(shared: &Arc<Shared>) {
         }
     }
     shared.tally.idle().await;
-    for channel in &channels {
+    shared.tally.handed_over().await;
+    // those from before are still held, so they are among these
+    for channel in shared.channels() {
         // an error: the channel has no confirms to wait for any more
         drop(channel.settled().await);
         if let Ok(live) = channel.live_now() {
@@ -39,5 +50,5 @@ pub(super) fn left(shared: &Shared) -> String {
         core.unconfirmed.len()
     });
     let blocked = shared.blocked.borrow().clone();
-    crate::single::left(unconfirmed.sum(), shared.tally.at_work(), blocked.as_ref())
+    crate::single::left(unconfirmed.sum(), &shared.tally, blocked.as_ref())
 }

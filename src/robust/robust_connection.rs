@@ -101,7 +101,7 @@ impl RobustConnection {
     }
 
     /// Stops all consumers, and waits until what they have delivered is acknowledged or dropped, and what was published is
-    /// confirmed.
+    /// handed over and confirmed.
     pub(crate) async fn drain(&self) {
         super::drain::drain(self.shared()).await;
     }

@@ -51,7 +51,7 @@ pub(crate) use self::single_connection::{SingleConnection, left};
 pub(crate) use self::single_consumer::SingleConsumer;
 pub use self::status::{ConnectionState, Status};
 pub(crate) use self::stream_position::{StreamPosition, is_told};
-pub(crate) use self::tally::Tally;
+pub(crate) use self::tally::{Tally, Waits};
 
 pub(crate) use crate::driver::race::{Connected, Progress, Race};
 pub(crate) use crate::driver::server::Server;

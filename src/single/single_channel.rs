@@ -12,7 +12,7 @@ use super::outbound::{ConsumeSpec, Outbound};
 use super::returned::{SingleReturns, Stray};
 use super::single_confirm::{SingleConfirm, told};
 use super::single_consumer::SingleConsumer;
-use super::tally::Tally;
+use super::tally::{Tally, Waits};
 use crate::codec::generated::{basic, confirm};
 use crate::codec::{Arguments, Request, ShortStr};
 use crate::driver::channel::{AnySettled, Asked, ChannelLink, Sent};
@@ -194,6 +194,11 @@ impl SingleChannel {
     pub(crate) async fn enqueue(&self, outbound: &Outbound<'_>, message: &Message) -> Result<SingleConfirm> {
         let sent = self.inner.link.publish(&outbound.publish(message, None)?, outbound.awaited).await?;
         Ok(self.confirm(sent))
+    }
+
+    /// Counts a publish that waits to be handed over, for a drain.
+    pub(crate) fn publish_waits(&self) -> Waits {
+        self.inner.tally.publish_waits()
     }
 
     /// What becomes of a publish.

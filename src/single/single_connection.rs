@@ -47,12 +47,14 @@ impl SingleConnection {
     }
 
     /// Stops all consumers, and waits until what they have delivered is acknowledged or dropped, and what was published is
-    /// confirmed.
+    /// handed over and confirmed.
     pub(crate) async fn drain(&self) {
         let channels = self.channels();
         channels.iter().for_each(SingleChannel::stop_consumers);
         self.tally.idle().await;
-        for channel in &channels {
+        self.tally.handed_over().await;
+        // those from before are still held, so they are among these
+        for channel in self.channels() {
             channel.all_settled().await;
             channel.flush().await;
         }
@@ -61,7 +63,7 @@ impl SingleConnection {
     /// What a drain would still wait for, for the text of an error.
     pub(crate) fn left(&self) -> String {
         let unconfirmed = self.channels().iter().map(SingleChannel::unconfirmed).sum();
-        left(unconfirmed, self.tally.at_work(), self.blocked().as_ref())
+        left(unconfirmed, &self.tally, self.blocked().as_ref())
     }
 
     /// Closes the connection, and waits for the server's answer. Dropped before it is done, it closes in the background.
@@ -166,14 +168,19 @@ impl fmt::Debug for SingleConnection {
 }
 
 /// What is not done yet, for the text of an error.
-pub(crate) fn left(unconfirmed: usize, at_work: usize, blocked: Option<&ShortStr>) -> String {
+pub(crate) fn left(unconfirmed: usize, tally: &Tally, blocked: Option<&ShortStr>) -> String {
     let mut left = Vec::new();
+    match tally.waiting() {
+        0 => {}
+        1 => left.push("1 publish was not handed over".to_owned()),
+        publishes => left.push(format!("{publishes} publishes were not handed over")),
+    }
     match unconfirmed {
         0 => {}
         1 => left.push("1 publish is not confirmed".to_owned()),
         publishes => left.push(format!("{publishes} publishes are not confirmed")),
     }
-    match at_work {
+    match tally.at_work() {
         0 => {}
         1 => left.push("1 consumer has deliveries that are not acknowledged".to_owned()),
         consumers => left.push(format!("{consumers} consumers have deliveries that are not acknowledged")),

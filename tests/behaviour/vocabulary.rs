@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lepus::robust::Event;
-use lepus::{Channel, Connection, ErrorKind, ExchangeKind, Message, Queue, Settled};
+use lepus::{Channel, ConnectOptions, Connection, ErrorKind, ExchangeKind, Message, Queue, Settled};
 
 use crate::broker::url;
 use crate::case::test;
@@ -166,6 +166,31 @@ fn a_drain_says_what_was_not_done_in_time() {
             let text = error.to_string();
             assert!(text.contains("1 consumer has deliveries that are not acknowledged"), "{text}");
             drop(held);
+        }
+    });
+}
+
+#[test]
+fn a_drain_includes_publishes_that_wait_for_room() {
+    test(async |_| {
+        let options = ConnectOptions::new(url()).unwrap().unconfirmed_messages(1);
+        let kinds = [options.connect().await.unwrap(), options.robust().connect().await.unwrap()];
+        for connection in kinds {
+            let (channel, queue) = filled(&connection, 0).await;
+            let exchange = channel.default_exchange();
+            let publishes = (0..20).map(|_| exchange.publish(queue.name(), "x"));
+            let mut publishes: Vec<_> = publishes.map(Box::pin).collect();
+            // each but the first waits until those before it are confirmed, and nobody drops or awaits it meanwhile
+            for publish in &mut publishes {
+                drop(now(publish.as_mut()).await);
+            }
+            let publishing = async {
+                for publish in publishes {
+                    publish.await.unwrap();
+                }
+            };
+            let (drained, ()) = tokio::join!(connection.drain(Duration::from_secs(30)), publishing);
+            drained.unwrap();
         }
     });
 }

@@ -25,6 +25,8 @@ mod channels;
 #[cfg(test)]
 mod consuming;
 #[cfg(test)]
+mod draining;
+#[cfg(test)]
 mod known_faults;
 #[cfg(test)]
 mod known_faults_of_consumers;

@@ -13,6 +13,7 @@ mod connector;
 mod consuming;
 mod content;
 mod debug;
+mod draining;
 mod errors;
 mod framing;
 mod handshake;
