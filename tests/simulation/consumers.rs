@@ -52,7 +52,7 @@ pub(crate) async fn work(world: Arc<World>, connection: Connection, mut dice: Di
             log!(world.trace, "worker", "the stream has ended");
             return Ok(());
         };
-        let id = world.model().receive(&delivery);
+        let id = world.model().receive(delivery.incoming());
         log!(world.trace, "worker", "got {id:?}{}", marks(&delivery));
         if world.is_chaos() && dice.percent(slow) {
             let pause = dice.millis(1, 3000);

@@ -12,6 +12,7 @@
 //! - What the broker removes by itself stays away once its consumer has gone: an auto-delete queue, and auto-delete exchanges that
 //!   are bound to each other. As long as the consumer is there, they are.
 //! - A server-named queue and a consumer that the server has cancelled work after the last loss.
+//! - `drain` ends within its limit. If it says `Ok`, everything is settled.
 //! - Without confirms nothing is published again. Messages are lost only with their link: what was handed over before a message
 //!   that has arrived on the same link has arrived, too.
 //! - A publish with a deadline is confirmed, or its message never arrives (`NotSent`), or it may arrive (`Unconfirmed`).
@@ -38,6 +39,10 @@ mod consumers;
 mod dice;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod handlers;
+#[cfg(test)]
+mod leaver;
 #[cfg(test)]
 mod model;
 #[cfg(test)]

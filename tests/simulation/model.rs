@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lepus::Delivery;
+use lepus::Incoming;
 
 /// A message: its publisher, and its number there.
 pub(crate) type Id = (u64, u64);
@@ -98,7 +98,7 @@ impl Model {
         }
     }
 
-    pub(crate) fn receive(&mut self, delivery: &Delivery) -> Id {
+    pub(crate) fn receive(&mut self, delivery: &Incoming) -> Id {
         let text = delivery.body_str().unwrap();
         let mut parts = text.splitn(3, ':');
         let mut number = || parts.next().unwrap().parse().unwrap();

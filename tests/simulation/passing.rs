@@ -24,12 +24,7 @@ pub(crate) struct Passing {
 impl Passing {
     /// Comes and goes until the faults are over, and then stays; what is known then can be [checked](Self::check).
     pub(crate) async fn run(mut self) -> Result<Self, Error> {
-        let channel = loop {
-            match self.connection.channel().await {
-                Err(error) if error.kind() == ErrorKind::Timeout => {}
-                channel => break channel?,
-            }
-        };
+        let mut channel = self.open().await?;
         let mut number = 0;
         while self.stays.is_none() {
             number += 1;
@@ -40,6 +35,8 @@ impl Passing {
                 // nobody knows what is there
                 Err(error) if error.kind() == ErrorKind::Timeout => {
                     log!(self.world.trace, "passing", "{number}: {error}");
+                    // calls on the other wait behind the one without an answer
+                    channel = self.open().await?;
                 }
                 Err(error) => return Err(error),
             }
@@ -47,6 +44,15 @@ impl Passing {
             sleep(pause).await;
         }
         Ok(self)
+    }
+
+    async fn open(&self) -> Result<Channel, Error> {
+        loop {
+            match self.connection.channel().await {
+                Err(error) if error.kind() == ErrorKind::Timeout => {}
+                channel => return channel,
+            }
+        }
     }
 
     /// Makes everything, and takes some messages that pass through all of it.

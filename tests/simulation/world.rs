@@ -17,6 +17,8 @@ use crate::careless;
 use crate::consumers;
 use crate::dice::Dice;
 use crate::faults::Faults;
+use crate::handlers;
+use crate::leaver;
 use crate::model::Model;
 use crate::network::{Cut, Network};
 use crate::passing::Passing;
@@ -25,7 +27,7 @@ use crate::topology::Builder;
 use crate::trace::{Trace, log};
 use crate::without_confirms;
 
-pub(crate) use lepus::{Channel, Connection, Consumer, Exchange};
+pub(crate) use lepus::{Channel, Connection, Consumer, Exchange, Queue};
 
 pub(crate) const EXCHANGE: &str = "orders";
 pub(crate) const JOBS: &str = "jobs";
@@ -146,7 +148,11 @@ async fn play(world: &Arc<World>, dice: &mut Dice) -> u64 {
     let [publishing, consuming, building] = [0, 1, 2].map(|role| &connections[role % connections.len()]);
     let mut cast = Cast { world, tasks: Vec::new() };
 
-    cast.add("worker", consumers::work(Arc::clone(world), consuming.clone(), dice.fork()));
+    if dice.percent(60) {
+        cast.add("worker", consumers::work(Arc::clone(world), consuming.clone(), dice.fork()));
+    } else {
+        cast.add("worker", handlers::work(Arc::clone(world), consuming.clone(), dice.fork()));
+    }
     cast.add("listener", consumers::listen(Arc::clone(world), consuming.clone()));
     cast.add("reader", consumers::read_notes(Arc::clone(world), consuming.clone()));
     world.are_set_up(cast.tasks.len()).await;
@@ -164,6 +170,7 @@ async fn play(world: &Arc<World>, dice: &mut Dice) -> u64 {
     }
     cast.add("writer", consumers::write(Arc::clone(world), building.clone(), dice.fork()));
     cast.add("careless", careless::blunder(Arc::clone(world), publishing.clone(), dice.fork()));
+    cast.add("leaver", leaver::visit(Arc::clone(world), dice.fork()));
     let carefree = without_confirms::publish(Arc::clone(world), publishing.clone(), dice.fork());
     cast.add("carefree", carefree);
     tokio::spawn(audit(Arc::clone(world), numbers, limit));
@@ -223,18 +230,9 @@ async fn connect(world: &Arc<World>, dice: &mut Dice, limit: usize) -> Vec<Conne
     let several = dice.percent(50);
     let mut connections = Vec::new();
     for _ in 0..count {
-        let network = Arc::clone(&world.network);
         // with the builder on it
         let prompt = connections.len() + 1 == count;
-        let options = ConnectOptions::new(&world.broker.url())
-            .unwrap()
-            .connector(move |host, _port| Arc::clone(&network).connect(host.to_owned(), prompt))
-            .heartbeat(Duration::from_secs(dice.pick(&[2, 5, 20])))
-            .frame_max(dice.pick(&[8192, 131_072]))
-            .connect_timeout(Duration::from_secs(2))
-            .handshake_timeout(Duration::from_secs(3))
-            .rpc_timeout(Duration::from_secs(5))
-            .close_timeout(Duration::from_secs(2));
+        let options = options(world, dice, prompt);
         let backoff = Backoff::new().seed(dice.next());
         let mut robust = options.robust().backoff(backoff).unconfirmed_limit(limit);
         if several {
@@ -243,6 +241,20 @@ async fn connect(world: &Arc<World>, dice: &mut Dice, limit: usize) -> Vec<Conne
         connections.push(robust.connect().await.unwrap());
     }
     connections
+}
+
+/// What a client connects with. On a `prompt` link nothing arrives late.
+pub(crate) fn options(world: &World, dice: &mut Dice, prompt: bool) -> ConnectOptions {
+    let network = Arc::clone(&world.network);
+    ConnectOptions::new(&world.broker.url())
+        .unwrap()
+        .connector(move |host, _port| Arc::clone(&network).connect(host.to_owned(), prompt))
+        .heartbeat(Duration::from_secs(dice.pick(&[2, 5, 20])))
+        .frame_max(dice.pick(&[8192, 131_072]))
+        .connect_timeout(Duration::from_secs(2))
+        .handshake_timeout(Duration::from_secs(3))
+        .rpc_timeout(Duration::from_secs(5))
+        .close_timeout(Duration::from_secs(2))
 }
 
 /// All links are cut, until everything is restored on the next, but for bindings of what their user is unsure of: they stay
