@@ -431,31 +431,41 @@ impl ChannelLink {
 
     /// Closes the channel; whoever waits on it gets [`ErrorKind::Closed`].
     pub(crate) async fn close(&self) -> Result<(), Error> {
-        let (waiter, answer) = ReplyWaiter::new(None);
-        if !self.start_close(Some(waiter)) {
-            return Ok(());
+        let limit = self.shared().limits.close_timeout;
+        let error = faults::closed_channel(self.state.key.id.get());
+        if let Ok(closed) = timeout(limit, self.closing(&error)).await {
+            return closed;
         }
-        match timeout(self.shared().limits.close_timeout, answer).await {
-            Ok(Ok(answer)) => answer.map(drop),
-            // the connection ended meanwhile, and the channel with it
-            Ok(Err(_)) => Ok(()),
-            Err(_) => {
-                let call = self.named(channel::Close::ID);
-                let unconfirmed = self.look(|confirms| confirms.unsettled()).flatten();
-                let left = self.shared().left_by_channel(call.channel, unconfirmed);
-                let limit = self.shared().limits.close_timeout;
-                Err(faults::unanswered_with(call, limit, &left).with_scope(Scope::Channel))
-            }
+        let call = self.named(channel::Close::ID);
+        let unconfirmed = self.look(|confirms| confirms.unsettled()).flatten();
+        let left = self.shared().left_by_channel(call.channel, unconfirmed);
+        Err(faults::unanswered_with(call, limit, &left).with_scope(Scope::Channel))
+    }
+
+    /// Sends the close at once; whoever waits on the channel gets the error. Resolves when the server has answered, or the
+    /// connection has ended; at once if the channel was closed before. Cancel safe.
+    pub(crate) fn closing(&self, error: &Error) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        let (waiter, answer) = ReplyWaiter::new(None);
+        let answer = self.start_close(Some(waiter), error).then_some(answer);
+        async move {
+            let Some(answer) = answer else { return Ok(()) };
+            // dropped: the connection ended meanwhile, and the channel with it
+            answer.await.map_or(Ok(()), |answer| answer.map(drop))
         }
     }
 
     /// Sends the close, and tells everybody. False: it is closed already.
-    fn start_close(&self, waiter: Option<ReplyWaiter>) -> bool {
+    fn start_close(&self, waiter: Option<ReplyWaiter>, error: &Error) -> bool {
         let close = channel::Close { reply_code: constants::REPLY_SUCCESS, ..channel::Close::default() };
-        let ended = self.shared().with(|session| session.close_channel(self.state.key, &close, waiter));
+        let ended = self.shared().with(|session| {
+            let ended = session.close_channel(self.state.key, &close, waiter);
+            if ended.is_ok() {
+                self.state.will_end(error.clone());
+            }
+            ended
+        });
         let Ok(ended) = ended else { return false };
-        let error = faults::closed_channel(self.state.key.id.get());
-        super::shared::end_channels(vec![ended], &error);
+        super::shared::end_channels(vec![ended], error);
         self.shared().credit.notify_waiters();
         true
     }
@@ -463,7 +473,7 @@ impl ChannelLink {
 
 impl Drop for ChannelLink {
     fn drop(&mut self) {
-        self.start_close(None);
+        self.start_close(None, &faults::closed_channel(self.state.key.id.get()));
     }
 }
 

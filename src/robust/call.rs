@@ -42,6 +42,7 @@ impl<'a> Call<'a> {
 
     /// It has failed there. `Ok`: it is to be made again.
     pub(super) fn failed(&mut self, live: &Live, error: Error) -> Result<()> {
+        self.channel.unanswered(live, &error);
         if !self.again || live.plain.is_open() || error.scope() == Scope::Call {
             return Err(error);
         }
@@ -59,7 +60,7 @@ impl<'a> Call<'a> {
 }
 
 /// Earlier calls on the channel took too long: because there is no link, or because the server does not answer.
-fn no_turn(channel: &ChannelInner, method: MethodId) -> Error {
+pub(super) fn no_turn(channel: &ChannelInner, method: MethodId) -> Error {
     let limit = channel.shared().settings.call_limit;
     let core = channel.lock();
     let call = format_args!("{method} on channel {}", core.number);

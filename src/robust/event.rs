@@ -57,12 +57,13 @@ pub enum Event {
         /// The name that it has.
         new: ShortStr,
     },
-    /// The server closed a channel, which is opened again.
+    /// The server closed a channel, which is opened again. Or the server did not answer a call on it in time
+    /// ([`ErrorKind::Timeout`]), and it was closed here, to be opened again.
     ChannelClosed {
         /// Why.
         error: Error,
     },
-    /// A closed channel is back, but for what is listed.
+    /// That channel is back, but for what is listed.
     ChannelRestored {
         /// What the broker refused.
         unrestored: Vec<Unrestored>,

@@ -5,6 +5,7 @@ use std::task::Waker;
 
 use tokio::time::Instant;
 
+use super::call::no_turn;
 use super::ledger::lifecycle::{Incarnation, Phase};
 use super::robust_channel::{ChannelInner, Core};
 use super::shared::{before, out_of_time};
@@ -28,32 +29,37 @@ impl ChannelInner {
             let mut changed = std::pin::pin!(self.changed.notified());
             // listens before it looks, so that no wake is missed
             changed.as_mut().enable();
-            let (number, why) = {
+            let (number, is_retiring, why) = {
                 let core = self.lock();
                 let why = match core.life.phase() {
                     Phase::Up(plain) if plain.is_open() => {
                         return Ok(Live { plain: plain.clone(), incarnation: core.life.incarnation() });
                     }
                     Phase::Up(_) => None,
-                    Phase::Down(error) => Some(error.clone()),
+                    Phase::Down(error) | Phase::Retiring(_, error) => Some(error.clone()),
                     Phase::Ended(error) if is_first => return Err(error.earlier()),
                     Phase::Ended(error) => return Err(error.clone()),
                 };
-                (core.number, why)
+                (core.number, matches!(core.life.phase(), Phase::Retiring(..)), why)
             };
             is_first = false;
             if before(deadline, changed).await.is_none() {
+                if is_retiring && sent == 0 {
+                    return Err(no_turn(self, method));
+                }
                 let call = format_args!("{method} on channel {number}");
                 return Err(out_of_time(call, sent, self.shared().settings.call_limit, why));
             }
         }
     }
 
-    /// The plain channel, if there is one now.
+    /// The plain channel, if there is one now; it may be retiring.
     pub(super) fn live_now(&self) -> Result<Live> {
         let core = self.lock();
         match core.life.phase() {
-            Phase::Up(plain) => Ok(Live { plain: plain.clone(), incarnation: core.life.incarnation() }),
+            Phase::Up(plain) | Phase::Retiring(plain, _) => {
+                Ok(Live { plain: plain.clone(), incarnation: core.life.incarnation() })
+            }
             Phase::Down(error) => Err(no_link(error.clone())),
             Phase::Ended(error) => Err(error.earlier()),
         }

@@ -67,6 +67,7 @@ mod robust_returns;
 mod shared;
 mod side_by_side;
 mod supervisor;
+mod unanswered;
 mod wire;
 
 pub use self::backoff::Backoff;

@@ -304,12 +304,12 @@ impl ChannelInner {
         let mut core = self.lock();
         let Core { life, unconfirmed, .. } = &mut *core;
         match life.phase() {
-            Phase::Up(plain) if self.retains => {
+            Phase::Up(plain) | Phase::Retiring(plain, _) if self.retains => {
                 self.prune(unconfirmed);
                 let number = unconfirmed.newest_up_to(last).and_then(|newest| unconfirmed.number(newest));
                 number.map_or(Unsettled::Nothing, |number| Unsettled::Number(plain.clone(), number))
             }
-            Phase::Up(plain) => Unsettled::Elsewhere(plain.clone()),
+            Phase::Up(plain) | Phase::Retiring(plain, _) => Unsettled::Elsewhere(plain.clone()),
             Phase::Down(_) if unconfirmed.newest_up_to(last).is_some() => Unsettled::Lost,
             // what was not settled at the end has left a failure to tell
             Phase::Down(_) | Phase::Ended(_) => Unsettled::Nothing,
@@ -324,7 +324,7 @@ impl ChannelInner {
             return Err(failure);
         }
         match life.phase() {
-            Phase::Up(plain) => plain.take_failure(),
+            Phase::Up(plain) | Phase::Retiring(plain, _) => plain.take_failure(),
             Phase::Down(_) | Phase::Ended(_) => Ok(()),
         }
     }
@@ -353,6 +353,8 @@ fn outage_too_long(outbound: &Outbound<'_>, limit: Option<Duration>, why: Error)
 fn up(life: &Lifecycle<SingleChannel>) -> Result<&SingleChannel, Refused> {
     match life.phase() {
         Phase::Up(plain) => Ok(plain),
+        // it takes what there is, in its order, and then another one follows
+        Phase::Retiring(plain, _) => Err(Refused::Credit(plain.clone())),
         Phase::Down(error) => Err(Refused::Down(error.clone())),
         Phase::Ended(error) => Err(Refused::Failed(error.clone())),
     }

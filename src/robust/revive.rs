@@ -126,7 +126,8 @@ impl ChannelInner {
         if live.incarnation != incarnation || !consumer.waits() {
             return Ok(());
         }
-        let plain = live.plain.consume(self.spec(consumer)).await?;
+        let started = live.plain.consume(self.spec(consumer)).await;
+        let plain = started.inspect_err(|error| self.unanswered(&live, error))?;
         if self.install(consumer, plain, incarnation) {
             let (queue, tag) = self.names(consumer);
             tracing::info!(%queue, consumer_tag = %tag, "a consumer is back");

@@ -83,11 +83,17 @@ impl RobustChannel {
             let (link, incarnation) = shared.up(deadline).await?;
             match link.channel(confirms, tag_base(0)).await {
                 Ok(plain) => {
+                    shared.unanswered.end_row();
                     if let Some(inner) = ChannelInner::adopt(handle, plain, incarnation, confirms) {
                         return Ok(Self { inner });
                     }
                 }
-                Err(error) if link.is_open() => return Err(error),
+                Err(error) if link.is_open() => {
+                    if error.kind() == ErrorKind::Timeout {
+                        shared.unopened(&link, incarnation);
+                    }
+                    return Err(error);
+                }
                 Err(_) => {}
             }
         }
@@ -203,9 +209,13 @@ impl ChannelInner {
             let live = call.live().await?;
             let request = translate(&self.shared().lock().topology, &self.last_queue(), &request);
             match live.plain.request(request.clone()).await {
-                Ok(reply) if self.record(&live, request.into(), Some(&reply)) => return Ok(reply),
-                // the link was lost before it was recorded
-                Ok(_) => {}
+                Ok(reply) => {
+                    self.shared().unanswered.end_row();
+                    if self.record(&live, request.into(), Some(&reply)) {
+                        return Ok(reply);
+                    }
+                    // the link was lost before it was recorded
+                }
                 Err(error) => call.failed(&live, error)?,
             }
         }
@@ -219,7 +229,10 @@ impl ChannelInner {
             let live = call.live().await?;
             let queue = self.current_queue(&method.queue);
             match live.plain.get(basic::Get { queue, ..method.clone() }).await {
-                Ok(delivery) => return Ok(delivery),
+                Ok(delivery) => {
+                    self.shared().unanswered.end_row();
+                    return Ok(delivery);
+                }
                 Err(error) => call.failed(&live, error)?,
             }
         }
@@ -372,10 +385,10 @@ impl RobustChannel {
         self.inner.publish(outbound, message, waits).await
     }
 
-    /// Why there is no link, while there is none.
+    /// Why there is no link, or none that takes publishes.
     pub(crate) fn down(&self) -> Option<Error> {
         match self.inner.lock().life.phase() {
-            Phase::Down(why) => Some(why.clone()),
+            Phase::Down(why) | Phase::Retiring(_, why) => Some(why.clone()),
             Phase::Up(_) | Phase::Ended(_) => None,
         }
     }

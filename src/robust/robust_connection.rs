@@ -39,9 +39,10 @@ impl RobustConnection {
         self.shared().up(None).await.map(drop)
     }
 
-    /// Whether there is a link with everything restored on it.
+    /// Whether there is a link with everything restored on it, and calls are answered.
     pub(crate) fn is_ready(&self) -> bool {
-        self.shared().link().is_some_and(|link| link.is_ready())
+        let shared = self.shared();
+        shared.link().is_some_and(|link| link.is_ready()) && shared.unanswered.lasts().is_none()
     }
 
     /// Whether the connection has not ended for good; it may wait for a link.

@@ -289,7 +289,12 @@ impl ChannelInner {
     pub(super) async fn cancel(&self, consumer: &ConsumerInner) -> Result<()> {
         self.forget_consumer(consumer);
         consumer.end(None);
-        consumer.running().cancel().await
+        let live = self.live_now();
+        let cancelled = consumer.running().cancel().await;
+        if let (Err(error), Ok(live)) = (&cancelled, &live) {
+            self.unanswered(live, error);
+        }
+        cancelled
     }
 
     /// The user wants no more of it.
@@ -319,6 +324,7 @@ impl RobustConsumer {
             spec.prefetch = spec.prefetch.or(channel.inner.lock().prefetch);
             match live.plain.consume(spec).await {
                 Ok(plain) => {
+                    channel.inner.shared().unanswered.end_row();
                     if let Some(inner) = channel.inner.record_consumer(&live, plain) {
                         break inner;
                     }
@@ -344,7 +350,12 @@ impl RobustConsumer {
     /// goes on in the background.
     pub(crate) async fn pause(&mut self) -> Result<()> {
         self.inner.lock().record.pause();
-        self.inner.cancel_sources().await
+        let live = self.channel.inner.live_now();
+        let paused = self.inner.cancel_sources().await;
+        if let (Err(error), Ok(live)) = (&paused, &live) {
+            self.channel.inner.unanswered(live, error);
+        }
+        paused
     }
 
     /// Goes on after [`pause`](Self::pause): at once, or when there is a link again. Dropped, it goes on in the background.

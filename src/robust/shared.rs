@@ -25,6 +25,7 @@ use super::ledger::lifecycle::{Incarnation, Lifecycle, Phase};
 use super::ledger::topology::Topology;
 use super::options::Options;
 use super::robust_channel::ChannelInner;
+use super::unanswered::Unanswered;
 use crate::codec::{FieldTable, ShortStr};
 use crate::error::{Error, ErrorKind, Origin, Result, Scope};
 use crate::mux::tune::Agreed;
@@ -83,6 +84,8 @@ pub(super) struct Shared {
     pub republished: AtomicU64,
     /// One message on trial at a time.
     pub trial: tokio::sync::Mutex<()>,
+    /// Calls that the server has not answered.
+    pub unanswered: Unanswered,
     /// One restore at a time on a link that lives.
     pub restoring: tokio::sync::Mutex<()>,
     /// One probe at a time of whether a consumer that waits can be started.
@@ -165,6 +168,7 @@ impl Shared {
             reconnects: AtomicU64::new(0),
             republished: AtomicU64::new(0),
             trial: tokio::sync::Mutex::new(()),
+            unanswered: Unanswered::default(),
             restoring: tokio::sync::Mutex::new(()),
             probing: tokio::sync::Mutex::new(()),
             last_good: Mutex::new(None),
@@ -216,6 +220,12 @@ impl Shared {
         }
     }
 
+    /// Something failed that the connection survives.
+    pub(super) fn note(&self, error: &Error) {
+        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        standing.last_error = Some(error.clone());
+    }
+
     pub(super) fn status(&self) -> Status {
         let (mut state, mut since, last_error) = {
             let standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -225,6 +235,10 @@ impl Shared {
             && let Some(silence) = self.link().and_then(|link| link.silence())
         {
             (state, since) = (ConnectionState::Silent, silence);
+        } else if state == ConnectionState::Ready
+            && let Some(lasts) = self.unanswered.lasts()
+        {
+            (state, since) = (ConnectionState::Unresponsive, lasts);
         }
         let (mut messages, mut bytes, mut consumers) = (0, 0, 0);
         for channel in self.channels() {
@@ -303,7 +317,8 @@ impl Shared {
                     Phase::Up(link) if link.is_open() => {
                         return Ok((link.clone(), state.life.incarnation()));
                     }
-                    Phase::Up(_) => None,
+                    // a connection does not retire
+                    Phase::Up(_) | Phase::Retiring(..) => None,
                     Phase::Down(error) => Some(error.clone()),
                     Phase::Ended(error) if is_first => return Err(error.earlier()),
                     Phase::Ended(error) => return Err(error.clone()),

@@ -119,6 +119,10 @@ impl Supervisor {
             Command::ChannelEnded { channel, incarnation, error } => {
                 // gone with the link, or with its last handle
                 let Some(channel) = channel.upgrade().filter(|_| link.is_open()) else { return };
+                // closed here, to be replaced: followed by `Reopen` once the server has answered
+                if error.reply_code().is_none() {
+                    return;
+                }
                 if !channel.lost(&error, Some(incarnation)) {
                     return;
                 }
@@ -167,6 +171,9 @@ impl Supervisor {
                 }
             }
             Err(error) if link.is_open() => {
+                if error.kind() == ErrorKind::Timeout {
+                    self.shared.unopened(link, on);
+                }
                 tracing::warn!(%error, "a channel could not be opened again yet");
                 retry_later(channel, REOPEN);
             }
@@ -214,6 +221,7 @@ pub(super) fn retry_later(channel: &Arc<ChannelInner>, pause: Duration) {
 /// The link is gone, and with it all plain channels.
 fn lost(shared: &Shared, error: &Error) {
     shared.enter(ConnectionState::Connecting, Some(error));
+    shared.unanswered.end_row();
     {
         let lost = shared.lock().life.lose_link(error);
         drop(lost);

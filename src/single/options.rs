@@ -240,6 +240,9 @@ impl ConnectOptions {
 
     /// How long a call waits for the server's answer, and before that for the answers to earlier calls on
     /// its channel; 30 s unless set, zero for ever. It does not limit the wait for a confirm.
+    ///
+    /// Later calls on the channel wait behind one that was not answered. So a robust connection then opens the channel again, and
+    /// connects again when the server has not answered two calls in a row; not while it blocks publishers.
     pub fn rpc_timeout(mut self, limit: Duration) -> Self {
         self.limits.rpc_timeout = limit;
         self

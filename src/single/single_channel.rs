@@ -320,6 +320,11 @@ impl SingleChannel {
         self.inner.link.close().await
     }
 
+    /// As [`close`](Self::close), for this reason and without a limit: the caller has its own.
+    pub(crate) fn closing(&self, why: &Error) -> impl Future<Output = Result<()>> + Send + use<> {
+        self.inner.link.closing(why)
+    }
+
     /// Waits until the channel has ended, and tells why.
     pub(crate) async fn closed(&self) -> Error {
         self.inner.link.ended().await

@@ -19,6 +19,10 @@ pub enum ConnectionState {
     /// There is a link, but nothing came from the server for longer than a heartbeat interval. After two intervals the link
     /// counts as lost.
     Silent,
+    /// The server did not answer a call in time. A robust connection waits until everything that is under way on the call's
+    /// channel is confirmed, and then opens that channel again; see
+    /// [`Event::ChannelClosed`](crate::robust::Event::ChannelClosed).
+    Unresponsive,
     /// It has ended for good.
     Ended,
 }
@@ -30,6 +34,7 @@ impl fmt::Display for ConnectionState {
             Self::Restoring => "restoring",
             Self::Ready => "ready",
             Self::Silent => "silent",
+            Self::Unresponsive => "unresponsive",
             Self::Ended => "ended",
         })
     }
@@ -54,7 +59,7 @@ pub struct Status {
     pub unconfirmed_bytes: Option<usize>,
     /// How many consumers have not ended. On a robust connection, those that wait to be restored are among them.
     pub consumers: usize,
-    /// Why the last link was lost, or the last attempt to connect failed; kept after a restore. `None` if nothing failed so
+    /// Why the last link was lost, the last attempt to connect failed, or the last call that was not answered; kept after a restore. `None` if nothing failed so
     /// far, and when this program closed the connection.
     pub last_error: Option<Error>,
 }

@@ -1,16 +1,20 @@
 //! Where a connection or one of its channels stands.
 //!
 //! ```text
-//!                 establish
-//!     ┌──────┐ ─────────────> ┌──────┐
-//!     │ Down │                │  Up  │
-//!     └──────┘ <───────────── └──────┘
-//!        │          lose         │
-//!        │ end                   │ end
-//!        └──────> ┌───────┐ <────┘
+//!                 establish               retire
+//!     ┌──────┐ ─────────────> ┌──────┐ ─────────────> ┌──────────┐
+//!     │ Down │                │  Up  │                │ Retiring │
+//!     └──────┘ <───────────── └──────┘                └──────────┘
+//!        │ ^        lose         │                       │    │
+//!        │ └─────────────────────┼───────────────────────┘    │
+//!        │ end                   │ end                    end │
+//!        └──────> ┌───────┐ <────┴────────────────────────────┘
 //!                 │ Ended │
 //!                 └───────┘
 //! ```
+//!
+//! A channel is `Retiring` after a call on it was not answered: what is under way on its single channel is finished, and nothing
+//! new begins there.
 //!
 //! A connection is `Down` during attempts and during the restore: nobody but the restore may use its link. Each loss begins a
 //! new [`Incarnation`]; whatever belongs to an older one is stale.
@@ -44,22 +48,24 @@ pub(in crate::robust) enum Phase<T> {
     /// Nothing, and why.
     Down(Error),
     Up(T),
+    /// What finishes only what it has begun, and why.
+    Retiring(T, Error),
     /// Nothing any more, and why.
     Ended(Error),
 }
 
 impl<T> Phase<T> {
-    /// What is up.
+    /// What is up, or retiring.
     pub(in crate::robust) fn up(&self) -> Option<&T> {
         match self {
-            Self::Up(thing) => Some(thing),
+            Self::Up(thing) | Self::Retiring(thing, _) => Some(thing),
             Self::Down(_) | Self::Ended(_) => None,
         }
     }
 
     fn into_up(self) -> Option<T> {
         match self {
-            Self::Up(thing) => Some(thing),
+            Self::Up(thing) | Self::Retiring(thing, _) => Some(thing),
             Self::Down(_) | Self::Ended(_) => None,
         }
     }
@@ -112,6 +118,18 @@ impl<T> Lifecycle<T> {
         Ok(self.incarnation)
     }
 
+    /// Nothing new is to begin: `Up` -> `Retiring`. False: it is not up.
+    pub(in crate::robust) fn retire(&mut self, why: &Error) -> bool {
+        let Phase::Up(_) = self.phase else { return false };
+        // `Down` for as long as it takes to wrap it up again
+        let phase = std::mem::replace(&mut self.phase, Phase::Down(why.clone()));
+        self.phase = match phase {
+            Phase::Up(thing) => Phase::Retiring(thing, why.clone()),
+            other => other,
+        };
+        true
+    }
+
     /// A link was lost: `Up` -> `Down`.
     pub(in crate::robust) fn lose_link(&mut self, why: &Error) -> Option<T> {
         let lost = self.lose(why)?;
@@ -119,7 +137,7 @@ impl<T> Lifecycle<T> {
         Some(lost)
     }
 
-    /// A channel was lost: `Up` -> `Down`.
+    /// A channel was lost: `Up` or `Retiring` -> `Down`.
     pub(in crate::robust) fn lose(&mut self, why: &Error) -> Option<T> {
         self.phase.up()?;
         self.incarnation.opening += 1;
@@ -166,6 +184,22 @@ mod tests {
         assert_eq!(channel.lose(&error("closed")), Some('a'));
         let second = channel.establish('b', link).unwrap();
         assert!(second != first && second.is_on(first));
+    }
+
+    #[test]
+    fn what_retires_is_there_until_it_is_lost() {
+        let mut channel = Lifecycle::opened('a', Incarnation::FIRST);
+        let open = channel.incarnation();
+        assert!(channel.retire(&error("not answered")));
+        assert!(!channel.retire(&error("again")), "it does already");
+        assert_eq!((channel.phase().up(), channel.incarnation()), (Some(&'a'), open));
+        assert!(matches!(channel.phase(), Phase::Retiring('a', why) if why.to_string() == "not answered"));
+        assert_eq!(channel.establish('b', Incarnation::FIRST), Err('b'), "there is one");
+        assert_eq!(channel.lose(&error("closed")), Some('a'));
+        assert!(!channel.retire(&error("late")), "it is down");
+        assert!(channel.establish('b', Incarnation::FIRST).is_ok());
+        assert!(channel.retire(&error("again")));
+        assert_eq!(channel.end(&error("over")), Some('b'));
     }
 
     #[test]
