@@ -13,11 +13,11 @@ use crate::codec::generated::constants::FRAME_BODY;
 use crate::codec::generated::{basic, channel, confirm};
 use crate::codec::{Arguments, DecodeError, Decoder, FieldTable, Properties, ShortStr, TooLong};
 use crate::mux::Waiters;
-use crate::mux::channel::{Expect, Pending};
+use crate::mux::channel_state::{Expect, Pending};
 use crate::mux::ids::ChannelKey;
 use crate::mux::inbound::Inbound;
 use crate::mux::outgoing::Batch;
-use crate::mux::publish::Publish;
+use crate::mux::outgoing_publish::Publish;
 use crate::mux::session::{Published, Session};
 use crate::mux::tune::Agreed;
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 pub(crate) use self::display::ExchangeName;
 use crate::codec::MethodId;
-use crate::mux::returns::Returned;
+use crate::mux::incoming_return::Returned;
 
 /// What every fallible operation of this crate returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -88,9 +88,9 @@ pub mod robust;
 mod single;
 
 pub use self::client::{
-    BindExchange, BindQueue, Channel, Confirm, Connection, Consume, Consumer, DeclareExchange, DeclareQueue,
-    DeleteExchange, DeleteQueue, Enqueue, Exchange, ExchangeKind, Get, Handle, OnError, OpenChannel, Publish,
-    Queue, Returns, Worker, connect, connect_robust,
+    BindExchange, BindQueue, Channel, ChannelBuilder, Confirm, Connection, Consumer, ConsumerBuilder,
+    DeclareExchange, DeclareQueue, DeleteExchange, DeleteQueue, Enqueue, Exchange, ExchangeKind, Get,
+    OnError, Publish, Queue, Returns, Worker, WorkerBuilder, connect, connect_robust,
 };
 pub use self::codec::table::{FieldError, IntegerOutOfRange};
 pub use self::codec::{FieldTable, FieldValue, Properties, ShortStr, Timestamp, TooLong};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::codec::generated::basic as wire;
 
-use super::channel::{Mode, Settle, Unacked};
+use super::broker_channel::{Mode, Settle, Unacked};
 use super::refusal::Refusal;
 use super::state::{At, State};
 

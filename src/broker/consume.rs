@@ -5,9 +5,9 @@ use std::sync::Arc;
 use crate::codec::generated::basic as wire;
 use crate::codec::{Arguments, ShortStr};
 
-use super::arguments::consumer_priority;
-use super::channel::{Consumer, ReplyTo, Unacked};
-use super::queue::{Queue, Subscription};
+use super::broker_channel::{Consumer, ReplyTo, Unacked};
+use super::broker_queue::{Queue, Subscription};
+use super::queue_policy::consumer_priority;
 use super::queues::count;
 use super::refusal::{self, Refusal};
 use super::state::{At, State};

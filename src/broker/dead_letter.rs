@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::codec::{FieldTable, FieldValue, ShortStr, Timestamp};
 
-use super::message::{Held, Message};
+use super::broker_message::{Held, Message};
 use super::state::{Place, State};
 
 /// A message that a queue has given up.

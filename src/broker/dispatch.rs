@@ -9,9 +9,9 @@ use crate::codec::frame::{Frame, FrameKind};
 use crate::codec::generated::{basic, channel as wire};
 use crate::codec::{Arguments, DecodeError, FieldTable, Method, MethodId};
 
-use super::channel::{Channel, Content, Header};
-use super::connection::{End, Phase};
-use super::message::Held;
+use super::broker_channel::{Channel, Content, Header};
+use super::broker_connection::{End, Phase};
+use super::broker_message::Held;
 use super::refusal::{Closes, Refusal};
 use super::state::{At, State};
 

@@ -3,9 +3,9 @@
 use crate::codec::generated::exchange as wire;
 use crate::codec::{FieldTable, ShortStr};
 
-use super::arguments::names_an_exchange;
+use super::broker_exchange::{BindingKey, Destination, Exchange, Kind};
 use super::equivalence::{EXCHANGE_ARGUMENTS, same_arguments, same_flag, same_text};
-use super::exchange::{BindingKey, Destination, Exchange, Kind};
+use super::queue_policy::names_an_exchange;
 use super::refusal::{self, Refusal};
 use super::state::{At, State};
 

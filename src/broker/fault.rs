@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::codec::{Arguments, MethodId, ShortStr};
 
 use super::Broker;
-use super::connection::{Connection, End, Phase};
+use super::broker_connection::{Connection, End, Phase};
 use super::refusal::Refusal;
 use super::state::{At, Place, State};
 

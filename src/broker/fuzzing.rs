@@ -15,11 +15,11 @@ use crate::codec::generated::{basic, channel, confirm, connection, exchange, que
 use crate::codec::{Arguments, FieldTable, FieldValue, MethodId, Properties, ShortStr};
 
 use super::Keep;
-use super::channel::{Channel, Mode, Unacked};
-use super::connection::OUT_MAX;
+use super::broker_channel::{Channel, Mode, Unacked};
+use super::broker_connection::OUT_MAX;
+use super::broker_message::Message;
+use super::broker_options::Options;
 use super::fault::ReplyFault;
-use super::message::Message;
-use super::options::Options;
 use super::state::State;
 
 /// The embedded broker: nothing that its clients do puts it in disorder, or has it keep more than it should. The first

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::codec::ShortStr;
 
-use super::queue::Queue;
+use super::broker_queue::Queue;
 use super::{Broker, MessageInfo, QueueInfo};
 
 /// The host of a broker that listens nowhere: a name that no DNS ever has.

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use crate::codec::{FieldTable, Properties, ShortStr};
 
 use super::Broker;
-use super::exchange::Destination;
-use super::message::Entry;
-use super::queue::Queue;
+use super::broker_exchange::Destination;
+use super::broker_message::Entry;
+use super::broker_queue::Queue;
 use super::vhost::Vhost;
 
 /// A queue.

@@ -5,26 +5,26 @@
 #![doc = include_str!("../../docs/testing.md")]
 
 mod acks;
-mod arguments;
-mod channel;
-mod connection;
+mod broker_channel;
+mod broker_connection;
+mod broker_exchange;
+mod broker_handshake;
+mod broker_message;
+mod broker_options;
+mod broker_publish;
+mod broker_queue;
 mod consume;
 mod dead_letter;
 mod dispatch;
 mod equivalence;
-mod exchange;
 mod exchanges;
 mod fault;
+mod frame_input;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
-mod handshake;
 mod in_vhost;
-mod input;
 mod inspect;
-mod message;
-mod options;
-mod publish;
-mod queue;
+mod queue_policy;
 mod queues;
 mod refusal;
 mod settings;
@@ -44,10 +44,10 @@ use tokio::net::TcpSocket;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
+pub use self::broker_options::Options;
 pub use self::fault::ReplyFault;
 pub use self::in_vhost::InVhost;
 pub use self::inspect::{BindingInfo, ConnectionInfo, ConsumerInfo, ExchangeInfo, MessageInfo, QueueInfo};
-pub use self::options::Options;
 use self::socket::Shared;
 use self::state::State;
 

@@ -3,12 +3,12 @@
 use crate::codec::generated::queue as wire;
 use crate::codec::{FieldTable, FieldValue, ShortStr};
 
-use super::arguments::names_an_exchange;
+use super::broker_exchange::{BindingKey, Destination};
+use super::broker_queue::Queue;
 use super::consume::REPLY_TO;
 use super::equivalence::{queue_arguments, same_arguments, same_flag};
-use super::exchange::{BindingKey, Destination};
 use super::exchanges::{not_default, not_reserved, one_line};
-use super::queue::Queue;
+use super::queue_policy::names_an_exchange;
 use super::refusal::{self, Refusal};
 use super::settings::{Flags, QueueKind, Settings};
 use super::state::{At, State};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::codec::{FieldTable, FieldValue, ShortStr};
 
-use super::arguments;
+use super::queue_policy;
 use super::refusal::{self, Refusal};
 
 /// What happens to a message that a full queue has no room for.
@@ -70,7 +70,7 @@ impl Settings {
         flags: Flags,
         arguments: &FieldTable,
     ) -> Result<Self, Refusal> {
-        let kind = arguments::check(vhost, name, arguments)?;
+        let kind = queue_policy::check(vhost, name, arguments)?;
         if kind == QueueKind::Quorum {
             let wrong = [
                 (flags.auto_delete, "auto-delete"),

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::codec::frame::HEARTBEAT;
 
-use super::connection::{End, Phase};
+use super::broker_connection::{End, Phase};
 use super::state::State;
 
 /// How long a client may take to answer `connection.close`, and to read what was written before.

@@ -16,13 +16,13 @@ use crate::codec::ShortStr;
 use crate::codec::generated::{basic, connection as wire};
 
 use super::Keep;
-use super::channel::{Channel, Mode, Settle, Unacked};
-use super::connection::{Connection, End, Phase};
+use super::broker_channel::{Channel, Mode, Settle, Unacked};
+use super::broker_connection::{Connection, End, Phase};
+use super::broker_message::{Entry, Message};
+use super::broker_options::Options;
+use super::broker_queue::{Queue, Subscription};
 use super::dead_letter::Death;
 use super::fault::Faults;
-use super::message::{Entry, Message};
-use super::options::Options;
-use super::queue::{Queue, Subscription};
 use super::refusal::Refusal;
 use super::vhost::Vhost;
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use crate::codec::{FieldTable, FieldValue, ShortStr};
 
+use super::broker_exchange::{BindingKey, Destination, Exchange, Kind};
+use super::broker_message::Message;
+use super::broker_queue::Queue;
 use super::equivalence::value_text;
-use super::exchange::{BindingKey, Destination, Exchange, Kind};
-use super::message::Message;
-use super::queue::Queue;
 use super::refusal::Refusal;
 use super::settings::type_name;
 

@@ -60,12 +60,12 @@ pub(super) enum Kind {
 /// Opens a channel when awaited; see [`Connection::channel`].
 #[derive(Debug)]
 #[must_use = "a channel is opened when this is awaited"]
-pub struct OpenChannel<'a> {
+pub struct ChannelBuilder<'a> {
     connection: &'a Connection,
     confirms: bool,
 }
 
-impl<'a> OpenChannel<'a> {
+impl<'a> ChannelBuilder<'a> {
     pub(super) fn new(connection: &'a Connection) -> Self {
         Self { connection, confirms: true }
     }
@@ -78,7 +78,7 @@ impl<'a> OpenChannel<'a> {
     }
 }
 
-impl<'a> IntoFuture for OpenChannel<'a> {
+impl<'a> IntoFuture for ChannelBuilder<'a> {
     type Output = Result<Channel>;
     type IntoFuture = BoxFuture<'a, Result<Channel>>;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
-use super::channel::OpenChannel;
+use super::channel::ChannelBuilder;
 use crate::codec::{FieldTable, ShortStr};
 use crate::error::{Error, ErrorKind, Origin, Result};
 use crate::mux::tune::Agreed;
@@ -122,9 +122,9 @@ pub(super) enum Kind {
 
 impl Connection {
     /// Opens a channel, with publisher confirms unless
-    /// [`without_confirms`](OpenChannel::without_confirms) says otherwise.
-    pub fn channel(&self) -> OpenChannel<'_> {
-        OpenChannel::new(self)
+    /// [`without_confirms`](ChannelBuilder::without_confirms) says otherwise.
+    pub fn channel(&self) -> ChannelBuilder<'_> {
+        ChannelBuilder::new(self)
     }
 
     /// Waits until there is a link with everything restored on it. At once while that is so, and on a plain connection.

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use futures_core::Stream;
 
 use super::channel::Channel;
-use super::worker::Handle;
+use super::worker::WorkerBuilder;
 use crate::codec::generated::basic;
 use crate::codec::{FieldValue, ShortStr};
 use crate::error::Result;
@@ -20,14 +20,14 @@ use crate::single::{
 /// Starts a consumer when awaited; see [`Queue::consume`](super::Queue::consume).
 #[derive(Clone, Debug)]
 #[must_use = "a consumer is started when this is awaited"]
-pub struct Consume<'a> {
+pub struct ConsumerBuilder<'a> {
     channel: &'a Channel,
     tag: Result<ShortStr>,
     spec: ConsumeSpec,
     arguments: Collected,
 }
 
-impl<'a> Consume<'a> {
+impl<'a> ConsumerBuilder<'a> {
     pub(super) fn new(channel: &'a Channel, queue: ShortStr) -> Self {
         let method = basic::Consume { queue, ..Default::default() };
         let spec = ConsumeSpec { prefetch: None, method };
@@ -83,14 +83,14 @@ impl<'a> Consume<'a> {
     }
 
     /// Consumes with a handler instead of a stream: it gets each message as [`Incoming`], without the means to
-    /// acknowledge; its `Ok` does that, an error or a panic rejects the message. See [`Handle`].
-    pub fn handle<F, R, E>(self, handler: F) -> Handle<'a, F>
+    /// acknowledge; its `Ok` does that, an error or a panic rejects the message. See [`WorkerBuilder`].
+    pub fn handle<F, R, E>(self, handler: F) -> WorkerBuilder<'a, F>
     where
         F: Fn(Incoming) -> R + Send + Sync + 'static,
         R: Future<Output = Result<(), E>> + Send + 'static,
         E: fmt::Display + Send + 'static,
     {
-        Handle::new(self, handler)
+        WorkerBuilder::new(self, handler)
     }
 
     /// The queue that it consumes from; empty for the one that was declared last on the channel.
@@ -104,7 +104,7 @@ impl<'a> Consume<'a> {
     }
 }
 
-impl<'a> IntoFuture for Consume<'a> {
+impl<'a> IntoFuture for ConsumerBuilder<'a> {
     type Output = Result<Consumer>;
     type IntoFuture = BoxFuture<'a, Self::Output>;
 

@@ -13,12 +13,12 @@ mod queue;
 mod returns;
 mod worker;
 
-pub use self::channel::{Channel, OpenChannel};
+pub use self::channel::{Channel, ChannelBuilder};
 pub use self::confirm::Confirm;
 pub use self::connection::{Connection, connect, connect_robust};
-pub use self::consumer::{Consume, Consumer};
+pub use self::consumer::{Consumer, ConsumerBuilder};
 pub use self::exchange::{BindExchange, DeclareExchange, DeleteExchange, Exchange, ExchangeKind};
 pub use self::publish::{Enqueue, Publish};
 pub use self::queue::{BindQueue, DeclareQueue, DeleteQueue, Get, Queue};
 pub use self::returns::Returns;
-pub use self::worker::{Handle, OnError, Worker};
+pub use self::worker::{OnError, Worker, WorkerBuilder};

@@ -5,7 +5,7 @@ use std::future::IntoFuture;
 use std::time::Duration;
 
 use super::channel::Channel;
-use super::consumer::Consume;
+use super::consumer::ConsumerBuilder;
 use super::exchange::Exchange;
 use crate::codec::generated::{basic, queue};
 use crate::codec::{FieldValue, ShortStr};
@@ -56,8 +56,8 @@ impl Queue {
     }
 
     /// Starts a consumer.
-    pub fn consume(&self) -> Consume<'_> {
-        Consume::new(&self.channel, self.name().clone())
+    pub fn consume(&self) -> ConsumerBuilder<'_> {
+        ConsumerBuilder::new(&self.channel, self.name().clone())
     }
 
     /// Takes one message, if there is one.

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 
 use super::channel::Channel;
-use super::consumer::{Consume, Consumer};
+use super::consumer::{Consumer, ConsumerBuilder};
 use crate::codec::ShortStr;
 use crate::codec::peer_text::PeerText;
 use crate::error::{Error, ErrorKind, Result};
@@ -27,7 +27,7 @@ pub enum OnError {
     Requeue,
 }
 
-/// Starts a consumer with a handler when awaited; see [`Consume::handle`].
+/// Starts a consumer with a handler when awaited; see [`ConsumerBuilder::handle`].
 ///
 /// The handler gets each message, at most [`concurrency`](Self::concurrency) at a time. Its `Ok`
 /// acknowledges the message. An error, which is anything that can be displayed, rejects it, or requeues it where
@@ -71,16 +71,16 @@ pub enum OnError {
 /// # }
 /// ```
 #[must_use = "a consumer is started when this is awaited"]
-pub struct Handle<'a, F> {
-    consume: Consume<'a>,
+pub struct WorkerBuilder<'a, F> {
+    consume: ConsumerBuilder<'a>,
     handler: F,
     concurrency: usize,
     on_error: OnError,
     finish_stale: bool,
 }
 
-impl<'a, F> Handle<'a, F> {
-    pub(super) fn new(consume: Consume<'a>, handler: F) -> Self {
+impl<'a, F> WorkerBuilder<'a, F> {
+    pub(super) fn new(consume: ConsumerBuilder<'a>, handler: F) -> Self {
         Self { consume, handler, concurrency: 1, on_error: OnError::default(), finish_stale: false }
     }
 
@@ -106,7 +106,7 @@ impl<'a, F> Handle<'a, F> {
     }
 }
 
-impl<'a, F, R, E> IntoFuture for Handle<'a, F>
+impl<'a, F, R, E> IntoFuture for WorkerBuilder<'a, F>
 where
     F: Fn(Incoming) -> R + Send + Sync + 'static,
     R: Future<Output = Result<(), E>> + Send + 'static,
@@ -313,9 +313,9 @@ fn tell_stale(queue: &ShortStr, message: &Incoming) {
     );
 }
 
-impl<F> fmt::Debug for Handle<'_, F> {
+impl<F> fmt::Debug for WorkerBuilder<'_, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle")
+        f.debug_struct("WorkerBuilder")
             .field("consume", &self.consume)
             .field("concurrency", &self.concurrency)
             .field("on_error", &self.on_error)

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::queue::{DeliveryQueue, End, Farewell};
-use super::shared::Shared;
+use super::delivery_queue::{DeliveryQueue, End, Farewell};
+use super::link_state::Shared;
 use crate::codec::generated::basic;
 use crate::mux::ids::ChannelKey;
 

@@ -7,14 +7,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::call::Call;
+use super::link_call::Call;
 use super::server::Server;
 use crate::codec::generated::{channel, connection, constants};
 use crate::codec::{MethodId, ShortStr};
 use crate::error::{Error, ErrorKind, Origin, Scope};
 use crate::mux::greeting::Mismatch;
 use crate::mux::handshake::{HandshakeError, Hello, Stage};
-use crate::mux::publish::Unfit;
+use crate::mux::outgoing_publish::Unfit;
 use crate::mux::sasl::Mechanism;
 use crate::mux::session::Refusal;
 use crate::mux::violation::Violation;

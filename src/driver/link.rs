@@ -7,13 +7,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tracing::Instrument;
 
-use super::call::Call;
 use super::dial::Stream;
 use super::faults;
-use super::handshake::perform;
+use super::link_call::Call;
+use super::link_handshake::perform;
+use super::link_state::{Limits, Shared};
 use super::reader::Reader;
 use super::server::Server;
-use super::shared::{Limits, Shared};
 use super::writer::Writer;
 use crate::codec::generated::{connection, constants};
 use crate::codec::{Arguments, FieldTable, ShortStr};

@@ -7,22 +7,22 @@
 //! mean is the client's affair.
 
 pub(crate) mod budget;
-pub(crate) mod call;
-pub(crate) mod channel;
 pub(crate) mod connector;
+pub(crate) mod delivery_queue;
 pub(crate) mod dial;
 mod farewell;
 pub(crate) mod faults;
-pub(crate) mod handshake;
-pub(crate) mod input;
 pub(crate) mod link;
+pub(crate) mod link_call;
+pub(crate) mod link_channel;
+pub(crate) mod link_handshake;
+pub(crate) mod link_state;
 pub(crate) mod pipe;
 mod pulse;
-pub(crate) mod queue;
 pub(crate) mod race;
+pub(crate) mod read_buffer;
 pub(crate) mod reader;
-pub(crate) mod returns;
 pub(crate) mod server;
-pub(crate) mod shared;
+pub(crate) mod stray_returns;
 pub(crate) mod waiters;
 pub(crate) mod writer;

@@ -5,12 +5,12 @@ use std::task::Waker;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::channel::ChannelState;
-use super::queue::DeliveryQueue;
+use super::delivery_queue::DeliveryQueue;
+use super::link_channel::ChannelState;
 use crate::codec::Method;
 use crate::error::Error;
 use crate::mux::Waiters;
-use crate::mux::delivery::Delivery;
+use crate::mux::incoming_delivery::Delivery;
 
 /// The driver's [`Waiters`].
 #[derive(Debug)]

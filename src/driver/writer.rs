@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
-use super::shared::{Shared, Turn};
+use super::link_state::{Shared, Turn};
 
 /// How long the last bytes may take once the connection has ended.
 const LINGER: Duration = Duration::from_secs(2);

@@ -7,7 +7,7 @@ use super::{Error, Inner, Reply};
 use crate::codec::generated::constants::reply_name;
 use crate::codec::peer_text::PeerText;
 use crate::codec::{MethodId, ShortStr};
-use crate::mux::returns::Returned;
+use crate::mux::incoming_return::Returned;
 
 impl fmt::Display for Error {
     /// On one line, without the source's text; with `{:#}` that follows, and so on down the chain.

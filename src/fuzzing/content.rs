@@ -13,10 +13,10 @@ use crate::codec::frame::{Cutter, OVERHEAD, put_frame, put_method};
 use crate::codec::generated::constants::{FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD};
 use crate::codec::generated::{basic, channel, confirm};
 use crate::codec::{Arguments, MethodId, Properties, Request, ShortStr};
-use crate::mux::channel::{Expect, Pending};
-use crate::mux::delivery::Delivery;
+use crate::mux::channel_state::{Expect, Pending};
 use crate::mux::ids::ChannelKey;
-use crate::mux::publish::Publish;
+use crate::mux::incoming_delivery::Delivery;
+use crate::mux::outgoing_publish::Publish;
 use crate::mux::testing::{Client, Numbers, Seen};
 use crate::mux::tune::Agreed;
 

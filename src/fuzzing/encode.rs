@@ -10,7 +10,7 @@ use crate::codec::frame::put_method;
 use crate::codec::generated::{basic, channel, connection, exchange, queue};
 use crate::codec::{FieldTable, FieldValue, Method, Properties, ShortStr, Timestamp};
 use crate::mux::ids::ChannelKey;
-use crate::mux::publish::{Publish, Unfit};
+use crate::mux::outgoing_publish::{Publish, Unfit};
 use crate::mux::session::{Published, Refusal};
 use crate::mux::testing::Client;
 use crate::mux::tune::Agreed;

@@ -13,8 +13,8 @@ use std::collections::HashMap;
 use bytes::{Bytes, BytesMut};
 
 use super::Waiters;
-use super::delivery::{Delivery, consumer_tag};
-use super::returns::Returned;
+use super::incoming_delivery::{Delivery, consumer_tag};
+use super::incoming_return::Returned;
 use super::violation::Violation;
 use crate::codec::content::{ContentHeader, PROPERTIES_AT, are_whole};
 use crate::codec::frame::{Frame, FrameKind, Frames};

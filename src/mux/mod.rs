@@ -11,17 +11,17 @@
 //!   commands ──> Session::call, send, publish, close ──> Outgoing ──> bytes
 //! ```
 
-pub(crate) mod channel;
-pub(crate) mod confirms;
-pub(crate) mod delivery;
+pub(crate) mod channel_state;
+pub(crate) mod confirm_ring;
 pub(crate) mod greeting;
 pub(crate) mod handshake;
 pub(crate) mod heartbeat;
 pub(crate) mod ids;
 pub(crate) mod inbound;
+pub(crate) mod incoming_delivery;
+pub(crate) mod incoming_return;
 pub(crate) mod outgoing;
-pub(crate) mod publish;
-pub(crate) mod returns;
+pub(crate) mod outgoing_publish;
 pub(crate) mod sasl;
 pub(crate) mod session;
 #[cfg(any(fuzzing, test))]

@@ -13,12 +13,12 @@ use std::num::NonZeroU16;
 use bytes::BufMut;
 
 use super::Waiters;
-use super::channel::{Ended, Open, Pending, Slot, State};
-use super::confirms::Confirms;
+use super::channel_state::{Ended, Open, Pending, Slot, State};
+use super::confirm_ring::Confirms;
 use super::ids::{ChannelKey, Ids};
+use super::incoming_return::{Fingerprint, Returned};
 use super::outgoing::Outgoing;
-use super::publish::{Publish, Unfit};
-use super::returns::{Fingerprint, Returned};
+use super::outgoing_publish::{Publish, Unfit};
 use super::tune::Agreed;
 use super::violation::Violation;
 use crate::codec::frame::{HEARTBEAT, OVERHEAD, put_method};

@@ -3,12 +3,12 @@
 use bytes::BytesMut;
 
 use super::Waiters;
-use super::channel::Ended;
-use super::delivery::Delivery;
+use super::channel_state::Ended;
 use super::ids::ChannelKey;
 use super::inbound::{Inbound, Received};
+use super::incoming_delivery::Delivery;
+use super::incoming_return::Returned;
 use super::outgoing::Batch;
-use super::returns::Returned;
 use super::session::{Event, Session};
 use super::tune::Agreed;
 use super::violation::Violation;

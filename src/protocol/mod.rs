@@ -46,11 +46,11 @@
 //! [`encode`](crate::FieldTable::encode), [`Properties::decode`](crate::Properties::decode) and
 //! [`encode`](crate::Properties::encode).
 
-mod content;
-mod frame;
+mod content_header;
+mod frame_cutter;
 
-pub use self::content::ContentHeader;
-pub use self::frame::{Frame, FrameCutter, Payload};
+pub use self::content_header::ContentHeader;
+pub use self::frame_cutter::{Frame, FrameCutter, Payload};
 pub use crate::codec::frame::{FrameError, FrameKind, PROTOCOL_HEADER};
 pub use crate::codec::generated::{
     Method, access, basic, channel, confirm, connection, constants, exchange, queue, tx,

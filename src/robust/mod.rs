@@ -45,30 +45,10 @@
 //! Transactions are not offered here: nobody could tell which of them took effect.
 
 mod backoff;
-mod call;
-mod drain;
 mod event;
 mod ledger;
-mod live;
-mod opening;
-mod options;
-mod outage;
-mod publish;
-mod reinstate;
-mod reopen;
-mod reopen_all;
-mod restore;
-mod revive;
-mod robust_channel;
-mod robust_confirm;
-mod robust_connection;
-mod robust_consumer;
-mod robust_returns;
-mod shared;
-mod side_by_side;
-mod supervisor;
-mod unanswered;
-mod wire;
+mod robust_options;
+mod runner;
 
 pub use self::backoff::Backoff;
 pub use self::event::{Counters, Event, Events};
@@ -76,9 +56,7 @@ pub use self::ledger::entity::{Entity, Unrestored};
 pub use self::ledger::extent::RestoreTopology;
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::ledger::{publishes::model as publishes_model, topology::model as topology_model};
-pub use self::options::{Options, Outage};
-pub(crate) use self::robust_channel::RobustChannel;
-pub(crate) use self::robust_confirm::RobustConfirm;
-pub(crate) use self::robust_connection::RobustConnection;
-pub(crate) use self::robust_consumer::RobustConsumer;
-pub(crate) use self::robust_returns::RobustReturns;
+pub use self::robust_options::{Options, Outage};
+pub(crate) use self::runner::{
+    RobustChannel, RobustConfirm, RobustConnection, RobustConsumer, RobustReturns,
+};

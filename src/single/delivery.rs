@@ -11,9 +11,9 @@ use super::single_channel::SingleInner;
 use super::tally::Token;
 use crate::codec::generated::basic;
 use crate::codec::{Arguments, FieldTable, Properties};
-use crate::driver::queue::{ConsumerState, DeliveryQueue};
+use crate::driver::delivery_queue::{ConsumerState, DeliveryQueue};
 use crate::error::{Error, ErrorKind, Result};
-use crate::mux::delivery::Delivery as Raw;
+use crate::mux::incoming_delivery::Delivery as Raw;
 
 /// A message from a queue, without the means to acknowledge it.
 ///

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::arguments::millis;
+use super::queue_arguments::millis;
 use crate::codec::{FieldTable, FieldValue, Properties, ShortStr, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 

@@ -13,12 +13,12 @@
 //!   [`ConnectOptions::log_in`] makes a connection of it;
 //! - a [`Tally`] counts what is at work and which acks came too late, across connections.
 
-mod arguments;
+mod connect_options;
 mod delivery;
 mod message;
 mod name;
-mod options;
 mod outbound;
+mod queue_arguments;
 mod returned;
 mod routing_key;
 mod single_channel;
@@ -33,14 +33,14 @@ mod uri;
 use std::future::Future;
 use std::pin::Pin;
 
-pub(crate) use self::arguments::{Collected, count, millis, short};
-pub use self::arguments::{DeadLetterStrategy, Overflow, QueueType, StreamOffset};
+pub use self::connect_options::ConnectOptions;
 pub use self::delivery::{Acker, Delivery, Incoming, Settled};
 pub use self::message::Message;
 pub(crate) use self::message::REPUBLISHED;
 pub(crate) use self::name::Name;
-pub use self::options::ConnectOptions;
 pub(crate) use self::outbound::{ConsumeSpec, Outbound};
+pub(crate) use self::queue_arguments::{Collected, count, millis, short};
+pub use self::queue_arguments::{DeadLetterStrategy, Overflow, QueueType, StreamOffset};
 pub use self::returned::Returned;
 pub(crate) use self::returned::{SingleReturns, Stray};
 pub use self::routing_key::RoutingKey;

@@ -8,7 +8,7 @@ use crate::codec::ShortStr;
 use crate::codec::generated::basic;
 use crate::codec::peer_text::PeerText;
 use crate::error::{ExchangeName, Result};
-use crate::mux::publish::Publish;
+use crate::mux::outgoing_publish::Publish;
 
 /// Where a message goes, and how; the names are borrowed. Passed by reference on the way down, with the message
 /// beside it: each copy of what was written a moment ago costs more than all its reads.

@@ -10,7 +10,7 @@ use super::message::Message;
 use super::single_channel::SingleInner;
 use crate::codec::{DecodeError, Properties, ShortStr};
 use crate::error::{Error, ErrorKind, Result};
-use crate::mux::returns::Returned as Raw;
+use crate::mux::incoming_return::Returned as Raw;
 
 /// A mandatory message that reached no queue.
 ///

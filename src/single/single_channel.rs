@@ -15,10 +15,10 @@ use super::single_consumer::SingleConsumer;
 use super::tally::{Tally, Waits};
 use crate::codec::generated::{basic, confirm};
 use crate::codec::{Arguments, Request, ShortStr};
-use crate::driver::channel::{AnySettled, Asked, ChannelLink, Sent};
+use crate::driver::delivery_queue::DeliveryQueue;
 use crate::driver::link::Link;
-use crate::driver::queue::DeliveryQueue;
-use crate::driver::shared::Due;
+use crate::driver::link_channel::{AnySettled, Asked, ChannelLink, Sent};
+use crate::driver::link_state::Due;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How many unacknowledged deliveries a consumer may have, unless it or its channel says otherwise.

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use super::single_channel::SingleInner;
 use crate::error::{Error, ErrorKind, Result};
-use crate::mux::confirms::Outcome;
+use crate::mux::confirm_ring::Outcome;
 
 /// A publish under way: awaited, it tells what became of the message. Dropped, the message is published all the same.
 ///

@@ -13,9 +13,9 @@ use super::stream_position::{StreamPosition, is_told};
 use crate::codec::ShortStr;
 use crate::codec::generated::basic;
 use crate::codec::peer_text::PeerText;
-use crate::driver::queue::{ConsumerState, DeliveryQueue, End};
+use crate::driver::delivery_queue::{ConsumerState, DeliveryQueue, End};
 use crate::error::{Error, ErrorKind, Result};
-use crate::mux::delivery::Delivery as Raw;
+use crate::mux::incoming_delivery::Delivery as Raw;
 
 /// A consumer. Dropped, it is cancelled in the background, and what it had not handed out goes back to the queue.
 pub(crate) struct SingleConsumer {

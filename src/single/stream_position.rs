@@ -1,7 +1,7 @@
 //! Where a consumer of a stream stands, so that it goes on there when it is started again.
 
 use super::outbound::ConsumeSpec;
-use crate::mux::delivery::{Delivery, STREAM_OFFSET};
+use crate::mux::incoming_delivery::{Delivery, STREAM_OFFSET};
 
 /// How far a consumer has got in its stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

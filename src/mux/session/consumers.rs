@@ -5,7 +5,7 @@ use crate::codec::frame::put_method;
 use crate::codec::generated::basic;
 use crate::codec::{Arguments, ShortStr};
 use crate::mux::Waiters;
-use crate::mux::channel::{Expect, Open, Pending};
+use crate::mux::channel_state::{Expect, Open, Pending};
 use crate::mux::ids::ChannelKey;
 
 impl<X: Waiters> Session<X> {

@@ -3,7 +3,7 @@
 use super::script::{Script, Wire, ack, content, method, nack, no_route, short};
 use crate::codec::Properties;
 use crate::codec::generated::{basic, confirm};
-use crate::mux::confirms::Outcome;
+use crate::mux::confirm_ring::Outcome;
 use crate::mux::ids::ChannelKey;
 use crate::mux::session::Published;
 use crate::mux::testing::Seen;

@@ -3,7 +3,7 @@
 use super::script::{Script, content, deliver, method, short};
 use crate::codec::generated::{basic, queue};
 use crate::codec::{Arguments, Method};
-use crate::mux::channel::{Expect, Pending};
+use crate::mux::channel_state::{Expect, Pending};
 use crate::mux::session::Refusal;
 use crate::mux::testing::Seen;
 

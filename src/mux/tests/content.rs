@@ -8,8 +8,8 @@ use super::script::{
 use crate::codec::generated::constants::{FRAME_HEADER, FRAME_METHOD};
 use crate::codec::generated::{basic, channel, connection, queue};
 use crate::codec::{DecodeError, FieldTable, FieldValue, Method, Properties};
-use crate::mux::delivery::Delivery;
 use crate::mux::inbound::Inbound;
+use crate::mux::incoming_delivery::Delivery;
 use crate::mux::testing::Seen;
 use crate::mux::violation::Violation;
 

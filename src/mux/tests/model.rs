@@ -7,8 +7,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::codec::{Properties, ShortStr};
-use crate::mux::confirms::{Confirms, Outcome};
-use crate::mux::returns::{Fingerprint, Returned};
+use crate::mux::confirm_ring::{Confirms, Outcome};
+use crate::mux::incoming_return::{Fingerprint, Returned};
 
 /// What users and the server do. Numbers are taken modulo how many there are, and a few more.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use super::script::{FRAME_MAX, Script, Wire, body, header, method, short};
 use crate::codec::generated::basic;
 use crate::codec::{FieldTable, Properties};
 use crate::mux::outgoing::CHAIN_FROM;
-use crate::mux::publish::{Publish, Unfit};
+use crate::mux::outgoing_publish::{Publish, Unfit};
 use crate::mux::session::{Published, Refusal};
 
 /// The largest body that fits into one frame.
