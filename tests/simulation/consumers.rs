@@ -24,6 +24,7 @@ pub(crate) async fn work(world: Arc<World>, connection: Connection, mut dice: Di
     loop {
         if world.has_faults() && dice.percent(2) {
             log!(world.trace, "worker", "consumes anew");
+            world.model().restarts += 1;
             drop(consumer);
             consumer = loop {
                 match queue.consume().prefetch(prefetch).await {

@@ -225,6 +225,7 @@ impl Faults {
     async fn operate(&mut self) {
         if self.dice.percent(40) {
             self.log("the jobs' consumer is cancelled");
+            self.world.model().restarts += 1;
             self.world.broker.cancel_consumers(JOBS);
             return;
         }

@@ -21,15 +21,14 @@ pub(crate) async fn work(world: Arc<World>, connection: Connection, mut dice: Di
     world.set_up("jobs");
     loop {
         let time = dice.millis(1000, 60_000);
-        let Err(_) =
-            timeout(time, worker.ended()).await.map(|ended| log!(world.trace, "worker", "{ended:?}"))
-        else {
+        if timeout(time, worker.ended()).await.is_ok() {
             return worker.ended().await;
-        };
+        }
         if !world.has_faults() {
             return worker.ended().await;
         }
         log!(world.trace, "worker", "is drained");
+        world.model().restarts += 1;
         worker.drain().await?;
         log!(world.trace, "worker", "has ended");
         worker = loop {

@@ -5,7 +5,9 @@
 //! says what must hold:
 //!
 //! - Nothing that was confirmed is lost, unless the broker loses all its data: the consumer gets it.
-//! - A publisher's messages first arrive in their order, but for those that are marked as redelivered or republished.
+//! - A publisher's messages first arrive in their order, but for those that are marked as redelivered. Those that are published
+//!   again keep it, too, unless their consumer began anew meanwhile: an earlier copy may have been lost with it. Messages that
+//!   have a deadline may be left behind.
 //! - No message arrives twice without such a mark.
 //! - What a user declared and bound is at the broker, and what he deleted and unbound is not, after a last loss. Of what a call
 //!   timed out on, or was not waited for, he knows nothing, nor of its bindings.
@@ -28,6 +30,7 @@
 //! ```text
 //! cargo test --test simulation                                # 200 seeds
 //! LEPUS_SIMULATION_SECONDS=60 cargo test --test simulation    # as many as fit into a minute; LEPUS_SIMULATION_FIRST=1000 from there
+//! LEPUS_SIMULATION_STOP=1 cargo test --test simulation        # ends with the first seed that fails
 //! LEPUS_SIMULATION_SEED=123 cargo test --test simulation -- --nocapture seeds   # one, with its trace
 //! ```
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lepus::Incoming;
+use lepus::{Connection, Incoming};
 
 /// A message: its publisher, and its number there.
 pub(crate) type Id = (u64, u64);
@@ -23,6 +23,10 @@ enum Fate {
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     sent: BTreeMap<Id, (usize, Fate)>,
+    /// How often the jobs' consumer had begun anew when each was sent.
+    begun: BTreeMap<Id, u64>,
+    /// Messages with a deadline: they need not be published again with those around them.
+    limited: BTreeSet<Id>,
     /// How often each has arrived.
     got: BTreeMap<Id, u32>,
     /// Arrived without a mark.
@@ -34,6 +38,9 @@ pub(crate) struct Model {
     unconfirmed: BTreeMap<Id, u64>,
     /// The last message of each publisher that may have been at the broker when its data was lost.
     forgotten: BTreeMap<u64, u64>,
+    /// The connection of the jobs' consumer, and how often that began anew on the same link.
+    pub(crate) consuming: Option<Connection>,
+    pub(crate) restarts: u64,
     /// What the faults may explain.
     pub(crate) nacks: bool,
     pub(crate) faults: Vec<String>,
@@ -48,6 +55,18 @@ impl Model {
     /// A publisher begins to send a message.
     pub(crate) fn send(&mut self, id: Id, size: usize) {
         self.sent.insert(id, (size, Fate::Unknown));
+        self.begun.insert(id, self.consumer_begun());
+    }
+
+    /// A message has a deadline.
+    pub(crate) fn limit(&mut self, id: Id) {
+        self.limited.insert(id);
+    }
+
+    /// How often the jobs' consumer has begun anew.
+    fn consumer_begun(&self) -> u64 {
+        let links = self.consuming.as_ref().map_or(0, |connection| connection.counters().reconnects);
+        links + self.restarts
     }
 
     /// It was handed over, and its publisher waits for the confirm.
@@ -124,8 +143,15 @@ impl Model {
         if !delivery.redelivered() && !delivery.is_republished() {
             if !self.originals.insert(id) {
                 self.wrong(format!("{id:?} arrived twice, without a mark"));
-            } else if late {
+            } else if late && !self.limited.contains(&id) {
                 self.wrong(format!("{id:?} arrived for the first time after {latest}, without a mark"));
+            }
+        } else if late && !delivery.redelivered() && !self.limited.contains(&id) {
+            // an earlier copy may have been lost with the consumer that it was delivered to
+            if self.begun.get(&id) == Some(&self.consumer_begun()) {
+                self.wrong(format!(
+                    "{id:?} was published again, and arrived for the first time after {latest}"
+                ));
             }
         }
         id

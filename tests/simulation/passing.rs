@@ -10,6 +10,9 @@ use crate::dice::Dice;
 use crate::trace::log;
 use crate::world::{Channel, Connection, Consumer, World};
 
+/// How long an answer is awaited: a fault may have taken it.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// All that is made for a consumer, and goes with it, has its number in its name.
 pub(crate) struct Passing {
     pub(crate) world: Arc<World>,
@@ -68,11 +71,12 @@ impl Passing {
         for wanted in 0..self.dice.below(4) {
             // what is in the queue goes with it at a loss
             loop {
-                match source.publish("pass.on", wanted.to_string()).await {
-                    Err(error) if error.kind() != ErrorKind::Nacked => return Err(error),
+                let published = source.publish("pass.on", wanted.to_string()).into_future();
+                match timeout(PATIENCE, published).await {
+                    Ok(Err(error)) if error.kind() != ErrorKind::Nacked => return Err(error),
                     _ => {}
                 }
-                let Ok(next) = timeout(Duration::from_secs(1), consumer.next()).await else { continue };
+                let Ok(next) = timeout(PATIENCE, consumer.next()).await else { continue };
                 let Some(delivery) = next.transpose()? else { return Ok(consumer) };
                 log!(self.world.trace, "passing", "{number} got {:?}", delivery.body_str());
                 let is_wanted = delivery.body_str().is_some_and(|text| text == wanted.to_string());

@@ -109,6 +109,7 @@ impl Publisher {
             // has a deadline, and waits for one of its three ends
             2 => {
                 let limit = self.dice.millis(0, 8000);
+                self.world.model().limit(id);
                 log!(self.world.trace, self.name(), "publishes {number} within {limit:?}");
                 let told = exchange.publish(key, message).deadline(limit).await;
                 settle_in_time(&self.world, id, told);
@@ -122,7 +123,10 @@ impl Publisher {
                 let enqueue = exchange.enqueue(key, message);
                 let handed_over = match limit {
                     None => enqueue.await,
-                    Some(limit) => enqueue.deadline(limit).await,
+                    Some(limit) => {
+                        self.world.model().limit(id);
+                        enqueue.deadline(limit).await
+                    }
                 };
                 let confirm = match handed_over {
                     Ok(confirm) => confirm,

@@ -97,6 +97,7 @@ fn seeds_keep_what_the_model_says() {
     }
     let first = number("LEPUS_SIMULATION_FIRST").unwrap_or(1);
     let time = number("LEPUS_SIMULATION_SECONDS").map(Duration::from_secs);
+    let stops = number("LEPUS_SIMULATION_STOP").is_some();
     let (began, next, sums) = (Instant::now(), AtomicU64::new(0), Mutex::new(Sums::default()));
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
@@ -107,7 +108,11 @@ fn seeds_keep_what_the_model_says() {
                         return;
                     }
                     let outcome = run(first + count, false);
-                    sums.lock().unwrap().add(first + count, &outcome);
+                    let mut sums = sums.lock().unwrap();
+                    sums.add(first + count, &outcome);
+                    if stops && !sums.failed.is_empty() {
+                        return;
+                    }
                 }
             });
         }

@@ -147,6 +147,7 @@ async fn play(world: &Arc<World>, dice: &mut Dice) -> u64 {
     let connections = connect(world, dice, limit).await;
     let [publishing, consuming, building] = [0, 1, 2].map(|role| &connections[role % connections.len()]);
     let mut cast = Cast { world, tasks: Vec::new() };
+    world.model().consuming = Some(consuming.clone());
 
     if dice.percent(60) {
         cast.add("worker", consumers::work(Arc::clone(world), consuming.clone(), dice.fork()));
