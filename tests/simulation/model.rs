@@ -31,7 +31,8 @@ pub(crate) struct Model {
     got: BTreeMap<Id, u32>,
     /// Arrived without a mark.
     originals: BTreeSet<Id>,
-    highest: BTreeMap<u64, u64>,
+    /// Of each publisher; without confirms, on each link.
+    highest: BTreeMap<(u64, Option<u64>), u64>,
     /// Handed over, kept to be published again, and not known to be settled.
     kept: BTreeMap<Id, usize>,
     /// Messages without confirms, and the links on which they were handed over.
@@ -133,7 +134,9 @@ impl Model {
         let times = self.got.entry(id).or_default();
         *times += 1;
         let first = *times == 1;
-        let highest = self.highest.entry(id.0).or_default();
+        // a broker that is slow to notice a loss reads the rest of the lost link behind what comes on the next one
+        let link = self.unconfirmed.get(&id).copied();
+        let highest = self.highest.entry((id.0, link)).or_default();
         let late = first && *highest > id.1;
         *highest = id.1.max(*highest);
         let latest = *highest;
