@@ -13,6 +13,9 @@ use crate::world::{Channel, Connection, Consumer, World};
 /// How long an answer is awaited: a fault may have taken it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How often what is there is looked at, a second apart, until it is right.
+const LOOKS: u32 = 30;
+
 /// All that is made for a consumer, and goes with it, has its number in its name.
 pub(crate) struct Passing {
     pub(crate) world: Arc<World>,
@@ -116,8 +119,19 @@ impl Passing {
         Ok(())
     }
 
-    /// Compares what is known with what is at the broker.
-    pub(crate) fn check(&self) {
+    /// Compares what is known with what is at the broker. Not at once: a message to what is gone, published again, may have
+    /// closed the channel once more.
+    pub(crate) async fn check(&self) {
+        for _ in 0..LOOKS {
+            if self.faults().is_empty() {
+                return;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        self.faults().into_iter().for_each(|fault| self.world.model().wrong(fault));
+    }
+
+    fn faults(&self) -> Vec<String> {
         let broker = &self.world.broker;
         let (queues, exchanges, bindings) = (broker.queues(), broker.exchanges(), broker.bindings());
         let there = |number: u64| {
@@ -134,18 +148,18 @@ impl Passing {
                 bound(&middle, &queue),
             ]
         };
+        let mut faults = Vec::new();
         for number in &self.gone {
             if there(*number).contains(&true) {
-                let text = format!("what goes with consumer {number} is there: {:?}", there(*number));
-                self.world.model().wrong(text);
+                faults.push(format!("what goes with consumer {number} is there: {:?}", there(*number)));
             }
         }
         if let Some((number, _)) = &self.stays
             && there(*number).contains(&false)
         {
-            let text = format!("what consumer {number} needs is not there: {:?}", there(*number));
-            self.world.model().wrong(text);
+            faults.push(format!("what consumer {number} needs is not there: {:?}", there(*number)));
         }
+        faults
     }
 }
 

@@ -194,7 +194,9 @@ async fn play(world: &Arc<World>, dice: &mut Dice) -> u64 {
     let unsure = |entity: &Entity| builder.as_ref().is_some_and(|builder| builder.is_unsure(entity));
     restore_for_the_last_time(world, &connections, unsure).await;
     builder.iter().for_each(Builder::check);
-    passing.iter().for_each(Passing::check);
+    if let Some(passing) = &passing {
+        passing.check().await;
+    }
 
     world.phase.store(OVER, Ordering::Relaxed);
     cast.end().await;
