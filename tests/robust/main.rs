@@ -19,6 +19,8 @@ mod relay;
 mod wire;
 
 #[cfg(test)]
+mod at_once;
+#[cfg(test)]
 mod blame;
 #[cfg(test)]
 mod channels;
