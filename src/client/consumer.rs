@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 
@@ -260,24 +260,18 @@ impl Consumer {
         if was_paused { Ok(()) } else { self.resume().await }
     }
 
-    /// Most deliveries are at hand: those of a plain connection are taken here, in the caller's code, and made in their place.
-    /// A delivery that is returned through both kinds is copied several times, which costs more than all else that is done.
+    /// Most deliveries are at hand: those of a plain connection are taken in the caller's code.
     #[inline]
     fn poll_delivery(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
-        if let Kind::Single(consumer) = &mut self.kind
-            && let Some(delivery) = consumer.at_hand()
-        {
-            return Poll::Ready(Some(Ok(delivery)));
-        }
-        self.poll_either(context)
-    }
-
-    #[inline(never)]
-    fn poll_either(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
-        match &mut self.kind {
-            Kind::Single(consumer) => consumer.poll_delivery(context),
-            Kind::Robust(consumer) => consumer.poll_delivery(context),
-        }
+        let polled = match &mut self.kind {
+            Kind::Single(consumer) if consumer.is_at_hand() => Ok(consumer.at_hand()),
+            Kind::Single(consumer) => ready!(consumer.poll_at_hand(context)).map(|()| consumer.at_hand()),
+            Kind::Robust(consumer) => ready!(consumer.poll_at_hand(context)),
+        };
+        Poll::Ready(match polled {
+            Ok(at_hand) => at_hand.take().map(Ok),
+            Err(end) => end.map(Err),
+        })
     }
 }
 

@@ -207,8 +207,8 @@ pub enum Settled {
 impl Delivery {
     #[inline]
     /// `raw` has the number that users see.
-    pub(super) fn new(raw: Raw, acks: &Arc<Acks>) -> Self {
-        Self { incoming: Incoming { raw }, acks: Arc::clone(acks) }
+    pub(super) fn new(raw: Raw, acks: Arc<Acks>) -> Self {
+        Self { incoming: Incoming { raw }, acks }
     }
 
     /// The message and the means to acknowledge it, apart: for whoever hands the message on and settles it elsewhere.

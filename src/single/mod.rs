@@ -48,7 +48,7 @@ pub(crate) use self::single_channel::SingleChannel;
 pub(crate) use self::single_confirm::SingleConfirm;
 pub use self::single_connection::Blocked;
 pub(crate) use self::single_connection::{SingleConnection, left};
-pub(crate) use self::single_consumer::SingleConsumer;
+pub(crate) use self::single_consumer::{AtHand, Handed, SingleConsumer};
 pub use self::status::{ConnectionState, Status};
 pub(crate) use self::stream_position::{StreamPosition, is_told};
 pub(crate) use self::tally::{Tally, Waits};

@@ -122,7 +122,7 @@ impl SingleChannel {
         let acks = || Arc::new(Acks::of_get(&self.inner, method.no_ack));
         Ok(delivery.map(|mut delivery| {
             delivery.tag += self.inner.tag_base;
-            Delivery::new(delivery, &acks())
+            Delivery::new(delivery, acks())
         }))
     }
 

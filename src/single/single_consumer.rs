@@ -34,6 +34,25 @@ pub(crate) struct SingleConsumer {
     seen: Arc<ConsumerState>,
 }
 
+/// Where the next delivery lies. Both kinds of consumer come down to this, so that the delivery is made only once, in the
+/// caller's place: returned from two places, it is copied several times, and each copy waits for the stores of the last.
+pub(crate) struct AtHand<'a> {
+    taken: &'a mut VecDeque<Raw>,
+    acks: Arc<Acks>,
+}
+
+impl AtHand<'_> {
+    #[inline]
+    pub(crate) fn take(self) -> Option<Delivery> {
+        let raw = self.taken.pop_front()?;
+        Some(Delivery::new(raw, self.acks))
+    }
+}
+
+/// Deliveries that do not wait at a consumer any more; see [`SingleConsumer::hand_over`].
+#[derive(Default)]
+pub(crate) struct Handed(VecDeque<Raw>);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Running,
@@ -146,37 +165,45 @@ impl SingleConsumer {
         !self.queue.no_ack()
     }
 
-    /// A delivery that was taken, unless it is the last one, stale, or to be looked at: those are for
-    /// [`poll_delivery`](Self::poll_delivery).
+    /// Whether [`at_hand`](Self::at_hand) has a delivery without [`poll_at_hand`](Self::poll_at_hand) before it: one was taken
+    /// that is neither the last one, nor stale, nor to be looked at.
     #[inline]
-    pub(crate) fn at_hand(&mut self) -> Option<Delivery> {
-        if !self.seen.is_plain() || self.taken.len() < 2 {
-            return None;
-        }
-        self.taken.pop_front().map(|raw| Delivery::new(raw, &self.acks))
+    pub(crate) fn is_at_hand(&self) -> bool {
+        self.taken.len() > 1 && self.seen.is_plain()
     }
 
-    pub(crate) fn poll_delivery(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
+    /// Waits until there is a delivery. `Err`: there is none, and what is told instead.
+    #[inline(never)]
+    pub(crate) fn poll_at_hand(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Option<Error>>> {
         if self.seen.is_stale() && !self.taken.is_empty() {
             // nobody should begin to work on it: it comes again
             self.abandon();
         }
-        if self.taken.is_empty()
-            && let Err(end) = ready!(self.poll_take(context))
-        {
-            return Poll::Ready(end.map(Err));
+        if self.taken.is_empty() {
+            ready!(self.poll_take(context))?;
         }
         if self.seen.is_special()
             && let Some(error) = self.look_at_next()
         {
-            return Poll::Ready(Some(Err(error)));
+            return Poll::Ready(Err(Some(error)));
         }
-        let delivery = self.taken.pop_front();
-        if self.taken.is_empty() {
+        if self.taken.len() == 1 {
             // at once: whoever asks for no more must not hold up a call that waits for its answer
             self.free_taken();
         }
-        Poll::Ready(delivery.map(|raw| Ok(Delivery::new(raw, &self.acks))))
+        Poll::Ready(Ok(()))
+    }
+
+    /// What is there.
+    #[inline]
+    pub(crate) fn at_hand(&mut self) -> AtHand<'_> {
+        AtHand { taken: &mut self.taken, acks: Arc::clone(&self.acks) }
+    }
+
+    /// Hands over one delivery.
+    pub(crate) fn hand_over<'a>(&mut self, handed: &'a mut Handed) -> AtHand<'a> {
+        handed.0.extend(self.taken.pop_front());
+        AtHand { taken: &mut handed.0, acks: Arc::clone(&self.acks) }
     }
 
     /// Follows a stream, and rejects a message that is too large. Looked at where it lies: a copy of it would wait for its

@@ -18,7 +18,7 @@ use crate::robust::ledger::consumers::{ConsumerRecord, Probe};
 use crate::robust::ledger::entity::{Entity, Unrestored};
 use crate::robust::ledger::lifecycle::Incarnation;
 use crate::robust::ledger::topology::ConsumerKey;
-use crate::single::{BoxFuture, ConsumeSpec, Delivery, SingleConsumer};
+use crate::single::{AtHand, BoxFuture, ConsumeSpec, Handed, SingleConsumer};
 
 pub(super) const CONSUME: MethodId = <basic::Consume as Arguments>::ID;
 
@@ -27,6 +27,8 @@ pub(super) const CONSUME: MethodId = <basic::Consume as Arguments>::ID;
 pub(crate) struct RobustConsumer {
     channel: RobustChannel,
     inner: Arc<ConsumerInner>,
+    /// Empty between two polls.
+    handed: Handed,
 }
 
 /// What the channel keeps of a consumer, to start it again.
@@ -333,7 +335,7 @@ impl RobustConsumer {
             }
         };
         drop(call);
-        Ok(Self { channel, inner })
+        Ok(Self { channel, inner, handed: Handed::default() })
     }
 
     /// The consumer's tag; it stays the same after a loss.
@@ -382,7 +384,12 @@ impl RobustConsumer {
         self.inner.lock().record.is_paused()
     }
 
-    pub(crate) fn poll_delivery(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
+    /// Waits until there is a delivery. `Err`: there is none, and what is told instead.
+    #[inline(never)]
+    pub(crate) fn poll_at_hand(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<AtHand<'_>, Option<Error>>> {
         // dropped after unlocking, for that may cancel them
         let mut gone = Vec::new();
         let mut cancelled = None;
@@ -391,23 +398,30 @@ impl RobustConsumer {
             if let Some(source) = slot.sources.front_mut() {
                 // after the end, what needs an ack comes again
                 let stale = source.needs_acks() && !source.is_open();
-                let polled = if stale { Poll::Ready(None) } else { source.poll_delivery(context) };
+                let polled = if stale {
+                    Poll::Ready(Err(None))
+                } else if source.is_at_hand() {
+                    Poll::Ready(Ok(()))
+                } else {
+                    source.poll_at_hand(context)
+                };
                 match polled {
-                    Poll::Ready(Some(Ok(delivery))) => {
+                    Poll::Ready(Ok(())) => {
+                        let at_hand = source.hand_over(&mut self.handed);
                         let position = source.position();
                         slot.record.handed_out(position);
-                        return Poll::Ready(Some(Ok(delivery)));
+                        return Poll::Ready(Ok(at_hand));
                     }
                     // the stream goes on behind it
-                    Poll::Ready(Some(Err(error))) if error.kind() == ErrorKind::MessageTooLarge => {
+                    Poll::Ready(Err(Some(error))) if error.kind() == ErrorKind::MessageTooLarge => {
                         let position = source.position();
                         slot.record.handed_out(position);
-                        return Poll::Ready(Some(Err(error)));
+                        return Poll::Ready(Err(Some(error)));
                     }
                     Poll::Pending => break,
-                    Poll::Ready(ended) => {
+                    Poll::Ready(Err(ended)) => {
                         gone.extend(slot.sources.pop_front());
-                        if let Some(Err(error)) = ended
+                        if let Some(error) = ended
                             && error.kind() == ErrorKind::ConsumerCancelled
                         {
                             cancelled = self.cancelled_by_server(&mut slot, error);
@@ -416,7 +430,7 @@ impl RobustConsumer {
                 }
             } else {
                 match slot.record.take_end() {
-                    Some(last) => return Poll::Ready(last.map(Err)),
+                    Some(last) => return Poll::Ready(Err(last)),
                     None => break,
                 }
             }
