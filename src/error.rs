@@ -253,6 +253,11 @@ impl Error {
         self.change(|inner| inner.reply = Some(Reply { code, text, method }))
     }
 
+    /// With more to say, behind its text.
+    pub(crate) fn with_more(self, more: &str) -> Self {
+        self.change(|inner| inner.text.to_mut().push_str(more))
+    }
+
     pub(crate) fn with_scope(self, scope: Scope) -> Self {
         self.change(|inner| inner.scope = scope)
     }

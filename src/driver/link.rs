@@ -97,8 +97,8 @@ impl Link {
         let call = Call { method: connection::UpdateSecret::ID, channel: 0 };
         let turn = self.turn(&self.turn, call).await?;
         let asked = self.shared.call(Some(turn), |session, waiter| session.update_secret(method, waiter));
-        let ((), unanswered) = asked.map_err(|refusal| self.shared.refused(refusal))?;
-        self.shared.await_answer(unanswered, call).await.map(drop)
+        let ((), mut unanswered) = asked.map_err(|refusal| self.shared.refused(refusal))?;
+        self.shared.await_answer(&mut unanswered, call).await.map(drop)
     }
 
     /// Waits until no earlier call is under way, as long as the user allows for an answer: one that was

@@ -1,6 +1,7 @@
 //! A call: a request to the server, and the wait for its answer.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::timeout;
@@ -8,7 +9,7 @@ use tokio::time::timeout;
 use super::faults;
 use super::link_state::{Shared, Urgency};
 use super::waiters::{Answer, Driver, ReplyWaiter};
-use crate::codec::MethodId;
+use crate::codec::{Method, MethodId};
 use crate::error::Error;
 use crate::mux::session::{Refusal, Session};
 
@@ -38,6 +39,27 @@ pub(crate) struct Unanswered {
     after: u64,
 }
 
+/// A call that was not answered in time, whose answer may still come. Holds nothing open.
+#[derive(Debug)]
+pub(crate) struct Late<R> {
+    unanswered: Unanswered,
+    reply: PhantomData<fn() -> R>,
+}
+
+impl<R: TryFrom<Method>> Late<R> {
+    pub(super) fn new(unanswered: Unanswered) -> Self {
+        Self { unanswered, reply: PhantomData }
+    }
+
+    /// Waits for the answer. `None`: the channel has ended without.
+    pub(crate) async fn answer(self) -> Option<R> {
+        match self.unanswered.answer.await {
+            Ok(Ok(Answer::Method(method))) => R::try_from(method).ok(),
+            Ok(Ok(Answer::GetOk(_)) | Err(_)) | Err(_) => None,
+        }
+    }
+}
+
 impl Shared {
     /// Hands a call over, with the turn that the caller holds, if its channel has turns.
     pub(crate) fn call<T>(
@@ -53,15 +75,19 @@ impl Shared {
         Ok((result?, Unanswered { answer, after }))
     }
 
-    /// Waits for the answer, for as long as the user allows.
-    pub(crate) async fn await_answer(&self, unanswered: Unanswered, call: Call) -> Result<Answer, Error> {
+    /// Waits for the answer, for as long as the user allows. After a time-out it may still come.
+    pub(crate) async fn await_answer(
+        &self,
+        unanswered: &mut Unanswered,
+        call: Call,
+    ) -> Result<Answer, Error> {
         let Unanswered { answer, after } = unanswered;
         let limit = self.limits.rpc_timeout;
         let answered = if limit.is_zero() {
             answer.await
         } else {
             timeout(limit, answer).await.map_err(|_| {
-                if self.is_sent(call.channel, after) {
+                if self.is_sent(call.channel, *after) {
                     faults::unanswered(call, limit)
                 } else {
                     faults::unsent(call, limit, self.unwritten())

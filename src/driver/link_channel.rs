@@ -15,7 +15,7 @@ use super::budget::Bound;
 use super::delivery_queue::{ConsumerState, DeliveryQueue, End, Farewell};
 use super::faults;
 use super::link::Link;
-use super::link_call::{Call, Unanswered};
+use super::link_call::{Call, Late, Unanswered};
 use super::link_state::{Due, Shared, Urgency};
 use super::stray_returns::Returns;
 use super::waiters::{Answer, Driver, ReplyWaiter};
@@ -160,9 +160,9 @@ impl ChannelLink {
         let opened = link.shared.call(None, |session, waiter| {
             session.open_channel(waiter, |key| Arc::new(ChannelState::new(key)))
         });
-        let (state, unanswered) = opened.map_err(|refusal| link.shared.refused(refusal))?;
+        let (state, mut unanswered) = opened.map_err(|refusal| link.shared.refused(refusal))?;
         let opened = Self { link, state };
-        opened.await_answer(unanswered, channel::Open::ID).await?;
+        opened.await_answer(&mut unanswered, channel::Open::ID).await?;
         Ok(opened)
     }
 
@@ -199,14 +199,33 @@ impl ChannelLink {
 
     /// Sends a request and waits for its reply.
     pub(crate) async fn call<M: Request>(&self, request: &M) -> Result<M::Reply, Error> {
+        self.call_or_late(request).await.map_err(|(error, _)| error)
+    }
+
+    /// The same. After a time-out the answer can still be waited for.
+    pub(crate) async fn call_or_late<M: Request>(
+        &self,
+        request: &M,
+    ) -> Result<M::Reply, (Error, Option<Late<M::Reply>>)> {
+        let mut unanswered = self.begin(request).await.map_err(|error| (error, None))?;
+        match self.await_answer(&mut unanswered, M::ID).await.and_then(expect_method) {
+            Ok(reply) => Ok(reply),
+            Err(error) => {
+                let late = (error.kind() == ErrorKind::Timeout).then(|| Late::new(unanswered));
+                Err((error, late))
+            }
+        }
+    }
+
+    /// Sends a request.
+    async fn begin<M: Request>(&self, request: &M) -> Result<Unanswered, Error> {
         let turn = self.turn(M::ID).await?;
         if M::ID == basic::Recover::ID {
             self.state.settles_several();
         }
-        let answer = self.start(turn, Expect::only(M::Reply::ID), |session, key, pending| {
+        self.start(turn, Expect::only(M::Reply::ID), |session, key, pending| {
             session.call(key, request, pending)
-        })?;
-        expect_method(self.await_answer(answer, M::ID).await?)
+        })
     }
 
     /// Sends `basic.cancel`, unless the consumer is being cancelled already, and waits for the answer.
@@ -215,11 +234,11 @@ impl ChannelLink {
         let (key, tag) = (self.state.key, queue.tag());
         let asked =
             self.shared().call(Some(turn), |session, waiter| session.cancel(key, &tag, queue, Some(waiter)));
-        let (over, unanswered) = asked.map_err(|refusal| self.refused(refusal))?;
+        let (over, mut unanswered) = asked.map_err(|refusal| self.refused(refusal))?;
         if over.is_some() {
             return Ok(());
         }
-        self.await_answer(unanswered, basic::Cancel::ID).await.map(drop)
+        self.await_answer(&mut unanswered, basic::Cancel::ID).await.map(drop)
     }
 
     /// Sends `basic.cancel` at once; nobody waits for its answer.
@@ -231,8 +250,9 @@ impl ChannelLink {
     pub(crate) async fn get(&self, method: &basic::Get) -> Result<Option<Delivery>, Error> {
         let turn = self.turn(basic::Get::ID).await?;
         let expect = Expect { reply: basic::GetOk::ID, or: Some(basic::GetEmpty::ID), tag: None };
-        let answer = self.start(turn, expect, |session, key, pending| session.call(key, method, pending))?;
-        Ok(match self.await_answer(answer, basic::Get::ID).await? {
+        let mut answer =
+            self.start(turn, expect, |session, key, pending| session.call(key, method, pending))?;
+        Ok(match self.await_answer(&mut answer, basic::Get::ID).await? {
             Answer::GetOk(delivery) => Some(delivery),
             Answer::Method(_) => None,
         })
@@ -261,7 +281,7 @@ impl ChannelLink {
         let is_stream = method.arguments.get(STREAM_OFFSET).is_some();
         let queue = Arc::new(if is_stream { queue.of_stream() } else { queue });
         let consumer = Some(Arc::clone(&queue));
-        let answer = self.start(turn, Expect::only(basic::ConsumeOk::ID), |session, key, pending| {
+        let mut answer = self.start(turn, Expect::only(basic::ConsumeOk::ID), |session, key, pending| {
             let pending = Pending { consumer, ..pending };
             let Some(prefetch_count) = prefetch else { return session.consume(key, method, pending) };
             // the server takes both in their order: no need to wait for the first one's answer
@@ -270,7 +290,7 @@ impl ChannelLink {
         })?;
         // dropped, or timed out, before the answer: the consumer is cancelled when it comes
         let mut unheard = Unheard { channel: self, queue: Some(queue) };
-        self.await_answer(answer, basic::Consume::ID).await?;
+        self.await_answer(&mut answer, basic::Consume::ID).await?;
         unheard.queue.take().ok_or_else(|| self.shared().end_reason())
     }
 
@@ -292,7 +312,7 @@ impl ChannelLink {
         self.link.turn(&self.state.turn, self.named(method)).await
     }
 
-    async fn await_answer(&self, unanswered: Unanswered, method: MethodId) -> Result<Answer, Error> {
+    async fn await_answer(&self, unanswered: &mut Unanswered, method: MethodId) -> Result<Answer, Error> {
         self.shared().await_answer(unanswered, self.named(method)).await
     }
 

@@ -9,6 +9,8 @@
 //! - [`SingleChannel::ask`], `settled_below`, `is_settled`, `take_failures` tell what became of each publish, also
 //!   after the channel's end;
 //! - [`SingleChannel::over`] resolves when the channel has ended, and holds nothing open;
+//! - [`SingleChannel::request_or_late`] lets a late answer still be waited for, as [`Late`];
+//! - [`SingleChannel::closing`] closes for a reason of the robust layer's, which sets its own limit;
 //! - a [`Race`] between hosts and addresses yields a stream, and
 //!   [`ConnectOptions::log_in`] makes a connection of it;
 //! - a [`Tally`] counts what is at work and which acks came too late, across connections.
@@ -53,6 +55,7 @@ pub use self::status::{ConnectionState, Status};
 pub(crate) use self::stream_position::{StreamPosition, is_told};
 pub(crate) use self::tally::{Tally, Waits};
 
+pub(crate) use crate::driver::link_call::Late;
 pub(crate) use crate::driver::race::{Connected, Progress, Race};
 pub(crate) use crate::driver::server::Server;
 

@@ -17,6 +17,7 @@ use crate::codec::generated::{basic, confirm};
 use crate::codec::{Arguments, Request, ShortStr};
 use crate::driver::delivery_queue::DeliveryQueue;
 use crate::driver::link::Link;
+use crate::driver::link_call::Late;
 use crate::driver::link_channel::{AnySettled, Asked, ChannelLink, Sent};
 use crate::driver::link_state::Due;
 use crate::error::{Error, ErrorKind, Result};
@@ -93,6 +94,14 @@ impl SingleChannel {
     /// Sends a request and waits for its reply. Once it was sent, the server acts on it.
     pub(crate) async fn request<M: Request>(&self, request: M) -> Result<M::Reply> {
         self.inner.link.call(&request).await
+    }
+
+    /// The same. After a time-out the answer can still be waited for.
+    pub(crate) async fn request_or_late<M: Request>(
+        &self,
+        request: &M,
+    ) -> Result<M::Reply, (Error, Option<Late<M::Reply>>)> {
+        self.inner.link.call_or_late(request).await
     }
 
     /// Sends a request that the server does not answer.

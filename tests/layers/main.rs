@@ -235,7 +235,9 @@ fn a_folder_must_not_use_what_is_forbidden_there() {
     }
     assert!(faults_of(ledger, "use std::time::Instant; fn f(now: Instant) {}").is_empty());
     assert!(faults_of(ledger, "mod tests { use std::time::Instant; fn f() { Instant::now(); } }").is_empty());
-    assert!(faults_of("robust/runner/supervisor.rs", "use tokio::sync::Mutex; use crate::single;").is_empty());
+    assert!(
+        faults_of("robust/runner/supervisor.rs", "use tokio::sync::Mutex; use crate::single;").is_empty()
+    );
     assert_eq!(faults_of("robust/runner/supervisor.rs", "use crate::driver::race::Race;").len(), 1);
     assert_eq!(faults_of("client/channel.rs", "use tokio::{net::TcpStream, sync};").len(), 1);
 }

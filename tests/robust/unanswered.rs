@@ -218,6 +218,100 @@ async fn a_server_that_blocks_publishers_is_waited_for() {
     assert_eq!((connection.counters().reconnects, connection.counters().republished), (0, 0));
 }
 
+/// The answer to a declare comes 2 s after its caller has given up. The channel waits for a confirm meanwhile.
+async fn declared_late(broker: &Broker, channel: &Channel) -> lepus::Error {
+    broker.fault_reply::<basic::Ack>(ReplyFault::Delay(Duration::from_secs(15)));
+    broker.fault_reply::<queue::DeclareOk>(ReplyFault::Delay(LIMIT + Duration::from_secs(2)));
+    drop(channel.default_exchange().enqueue("nowhere", "1").await.unwrap());
+    channel.declare_queue("late").await.unwrap_err()
+}
+
+/// Whether a queue comes back after a loss.
+async fn comes_back(broker: &Broker, connection: &Connection, queue: &str) -> bool {
+    let options = ConnectOptions::new(&broker.url()).unwrap().connector(broker.connector());
+    let other = options.connect().await.unwrap();
+    other.channel().await.unwrap().queue(queue).unwrap().delete().await.unwrap();
+    other.close().await.unwrap();
+    broker.cut();
+    sleep(Duration::from_secs(1)).await;
+    connection.ready().await.unwrap();
+    broker.queues().iter().any(|info| info.name == queue)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_comes_late_is_recorded_and_the_channel_goes_on() {
+    let (broker, connection, _events) = connected().await;
+    let channel = connection.channel().await.unwrap();
+    let mut consumer = channel.declare_queue("jobs").await.unwrap().consume().await.unwrap();
+    channel.default_exchange().publish("jobs", "1").await.unwrap();
+    let delivery = consumer.next().await.unwrap().unwrap();
+
+    let error = declared_late(&broker, &channel).await;
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.to_string().contains("unless its answer still comes, what is restored"), "{error}");
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(connection.status().state, ConnectionState::Unresponsive);
+    let began = Instant::now();
+    channel.default_exchange().publish("jobs", "2").await.unwrap();
+    assert_eq!(began.elapsed().as_secs(), 1);
+    assert_eq!(connection.status().state, ConnectionState::Ready);
+    // on the same channel as ever
+    assert_eq!(delivery.ack().unwrap(), lepus::Settled::Sent);
+    assert!(comes_back(&broker, &connection, "late").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delete_that_is_answered_late_is_recorded() {
+    let (broker, connection, _events) = connected().await;
+    let channel = connection.channel().await.unwrap();
+    let queue = channel.declare_queue("q").await.unwrap();
+    broker.fault_reply::<basic::Ack>(ReplyFault::Delay(Duration::from_secs(15)));
+    broker.fault_reply::<queue::DeleteOk>(ReplyFault::Delay(LIMIT + Duration::from_secs(2)));
+    drop(channel.default_exchange().enqueue("nowhere", "1").await.unwrap());
+    assert_eq!(queue.delete().await.unwrap_err().kind(), ErrorKind::Timeout);
+    sleep(Duration::from_secs(3)).await;
+    assert!(!comes_back(&broker, &connection, "q").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_comes_after_the_channel_was_replaced_is_not_recorded() {
+    let (broker, connection, mut events) = connected().await;
+    let channel = connection.channel().await.unwrap();
+    broker.fault_reply::<queue::DeclareOk>(ReplyFault::Delay(LIMIT + Duration::from_secs(2)));
+    channel.declare_queue("late").await.unwrap_err();
+    closed(&mut events).await;
+    restored(&mut events).await;
+    sleep(Duration::from_secs(3)).await;
+    assert!(broker.queues().iter().any(|info| info.name == "late"));
+    assert!(!comes_back(&broker, &connection, "late").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_comes_after_a_later_call_on_the_same_queue_is_not_recorded() {
+    let (broker, connection, _events) = connected().await;
+    let channel = connection.channel().await.unwrap();
+    let other = connection.channel().await.unwrap();
+    declared_late(&broker, &channel).await;
+    other.queue("late").unwrap().delete().await.unwrap();
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(connection.status().state, ConnectionState::Ready);
+    assert!(!comes_back(&broker, &connection, "late").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_comes_when_publishers_go_on_is_recorded() {
+    let (broker, connection, _events) = connected().await;
+    let channel = connection.channel().await.unwrap();
+    broker.block("low on memory");
+    let confirm = channel.default_exchange().enqueue("nowhere", "1").await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(channel.declare_queue("late").await.unwrap_err().kind(), ErrorKind::Timeout);
+    broker.unblock();
+    confirm.await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert!(comes_back(&broker, &connection, "late").await);
+}
+
 async fn next_link(listener: &Listener) -> Peer {
     let mut server = listener.accept().await;
     server.handshake(TUNE).await;

@@ -1,9 +1,9 @@
 //! Where a connection or one of its channels stands.
 //!
 //! ```text
-//!                 establish               retire
+//!                 establish           retire, resume
 //!     ┌──────┐ ─────────────> ┌──────┐ ─────────────> ┌──────────┐
-//!     │ Down │                │  Up  │                │ Retiring │
+//!     │ Down │                │  Up  │ <───────────── │ Retiring │
 //!     └──────┘ <───────────── └──────┘                └──────────┘
 //!        │ ^        lose         │                       │    │
 //!        │ └─────────────────────┼───────────────────────┘    │
@@ -14,7 +14,7 @@
 //! ```
 //!
 //! A channel is `Retiring` after a call on it was not answered: what is under way on its single channel is finished, and nothing
-//! new begins there.
+//! new begins there. It resumes if the answer comes after all.
 //!
 //! A connection is `Down` during attempts and during the restore: nobody but the restore may use its link. Each loss begins a
 //! new [`Incarnation`]; whatever belongs to an older one is stale.
@@ -130,6 +130,16 @@ impl<T> Lifecycle<T> {
         true
     }
 
+    /// The reason is gone: `Retiring` -> `Up`.
+    pub(in crate::robust) fn resume(&mut self) {
+        if let Phase::Retiring(_, why) = &self.phase {
+            let phase = Phase::Down(why.clone());
+            if let Phase::Retiring(thing, _) = std::mem::replace(&mut self.phase, phase) {
+                self.phase = Phase::Up(thing);
+            }
+        }
+    }
+
     /// A link was lost: `Up` -> `Down`.
     pub(in crate::robust) fn lose_link(&mut self, why: &Error) -> Option<T> {
         let lost = self.lose(why)?;
@@ -195,7 +205,12 @@ mod tests {
         assert_eq!((channel.phase().up(), channel.incarnation()), (Some(&'a'), open));
         assert!(matches!(channel.phase(), Phase::Retiring('a', why) if why.to_string() == "not answered"));
         assert_eq!(channel.establish('b', Incarnation::FIRST), Err('b'), "there is one");
+        channel.resume();
+        assert!(matches!(channel.phase(), Phase::Up('a')) && channel.incarnation() == open);
+        assert!(channel.retire(&error("not answered")));
         assert_eq!(channel.lose(&error("closed")), Some('a'));
+        channel.resume();
+        assert!(channel.is_down());
         assert!(!channel.retire(&error("late")), "it is down");
         assert!(channel.establish('b', Incarnation::FIRST).is_ok());
         assert!(channel.retire(&error("again")));

@@ -5,7 +5,7 @@
 //!
 //! | file | what it knows |
 //! |---|---|
-//! | `lifecycle` | whether a connection or channel is down, up or ended, and which incarnation of it that is |
+//! | `lifecycle` | whether a connection or channel is down, up, retiring or ended, and which incarnation of it that is |
 //! | `topology` | what was declared, bound and consumed, under which names |
 //! | `policy` | for each method: is it recorded, may it be repeated, which queue's name does it use |
 //! | `entity` | what a restore brings back, by name |
@@ -14,6 +14,7 @@
 //! | `extent` | how much a restore declares again |
 //! | `plan` | which request a restore sends next, and what follows from its outcome |
 //! | `lessons` | which request the server did not survive or answer |
+//! | `late` | requests that their callers were told were not answered in time |
 //! | `publishes` | unconfirmed messages of one channel, and which of them is published next after a loss |
 //! | `kept` | those messages, as bytes |
 //! | `numbers` | their numbers on the channel of the moment |
@@ -25,6 +26,7 @@ pub(super) mod consumers;
 pub(super) mod entity;
 pub(super) mod extent;
 pub(super) mod kept;
+pub(super) mod late;
 pub(super) mod lessons;
 pub(super) mod lifecycle;
 pub(super) mod numbers;

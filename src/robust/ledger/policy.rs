@@ -34,6 +34,34 @@ pub(in crate::robust) fn record(topology: &mut Topology, request: Method, reply:
     }
 }
 
+/// An exchange or a queue that a method is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Subject<'a> {
+    Exchange(&'a ShortStr),
+    Queue(&'a ShortStr),
+}
+
+/// What a method changes, if it is [recorded](record).
+pub(super) fn subjects(method: &Method) -> impl Iterator<Item = Subject<'_>> {
+    use Subject::{Exchange, Queue};
+    let (one, other) = match method {
+        Method::ExchangeDeclare(declare) => (Some(Exchange(&declare.exchange)), None),
+        Method::ExchangeDelete(delete) => (Some(Exchange(&delete.exchange)), None),
+        Method::ExchangeBind(bind) => (Some(Exchange(&bind.destination)), Some(Exchange(&bind.source))),
+        Method::ExchangeUnbind(unbind) => {
+            (Some(Exchange(&unbind.destination)), Some(Exchange(&unbind.source)))
+        }
+        Method::QueueDeclare(declare) => (Some(Queue(&declare.queue)), None),
+        Method::QueueDelete(delete) => (Some(Queue(&delete.queue)), None),
+        Method::QueueBind(bind) => (Some(Queue(&bind.queue)), Some(Exchange(&bind.exchange))),
+        Method::QueueUnbind(unbind) => (Some(Queue(&unbind.queue)), Some(Exchange(&unbind.exchange))),
+        // not recorded
+        _ => (None, None),
+    };
+    let is_recorded = policy(method).recorded;
+    one.into_iter().chain(other).filter(move |_| is_recorded)
+}
+
 /// What the robust layer does with a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::robust) struct Policy {

@@ -127,7 +127,7 @@ impl ChannelInner {
             return Ok(());
         }
         let started = live.plain.consume(self.spec(consumer)).await;
-        let plain = started.inspect_err(|error| self.unanswered(&live, error))?;
+        let plain = started.inspect_err(|error| self.unanswered(&live, error, None))?;
         if self.install(consumer, plain, incarnation) {
             let (queue, tag) = self.names(consumer);
             tracing::info!(%queue, consumer_tag = %tag, "a consumer is back");

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use super::current_channel::Live;
 use super::robust_channel::ChannelInner;
 use super::robust_state::{before, out_of_time};
+use super::unanswered_calls::Later;
 use crate::error::{Error, ErrorKind, Result, Scope};
 use crate::protocol::MethodId;
 use crate::robust::ledger::lifecycle::Phase;
@@ -40,9 +41,15 @@ impl<'a> Call<'a> {
         self.channel.live(self.method, self.sent, self.deadline).await
     }
 
+    /// It was not answered in time there, and may still be: see [`ChannelInner::answered_later`]. An error: this one.
+    pub(super) fn unanswered(&self, live: &Live, error: Error, later: Later) -> Result<()> {
+        self.channel.unanswered(live, &error, Some(later));
+        Err(error)
+    }
+
     /// It has failed there. `Ok`: it is to be made again.
     pub(super) fn failed(&mut self, live: &Live, error: Error) -> Result<()> {
-        self.channel.unanswered(live, &error);
+        self.channel.unanswered(live, &error, None);
         if !self.again || live.plain.is_open() || error.scope() == Scope::Call {
             return Err(error);
         }

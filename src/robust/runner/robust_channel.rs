@@ -8,13 +8,12 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Wea
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::current_channel::Live;
 use super::ledger_wire::Publishes;
 use super::robust_call::Call;
 use super::robust_confirm::RobustConfirm;
 use super::robust_consumer::{ConsumerInner, RobustConsumer};
 use super::robust_returns::{Hub, RobustReturns};
-use super::robust_state::{Command, Handle, Shared};
+use super::robust_state::{Command, Handle, Shared, State};
 use crate::codec::ShortStr;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Arguments, Method, Request, basic, queue};
@@ -208,15 +207,19 @@ impl ChannelInner {
         loop {
             let live = call.live().await?;
             let request = translate(&self.shared().lock().topology, &self.last_queue(), &request);
-            match live.plain.request(request.clone()).await {
+            match live.plain.request_or_late(&request).await {
                 Ok(reply) => {
                     self.shared().unanswered.end_row();
-                    if self.record(&live, request.into(), Some(&reply)) {
+                    if self.record(live.incarnation, request.into(), Some(&reply)) {
                         return Ok(reply);
                     }
                     // the link was lost before it was recorded
                 }
-                Err(error) => call.failed(&live, error)?,
+                Err((error, Some(late))) => {
+                    let (error, later) = self.answered_later(&live, error, request, late);
+                    call.unanswered(&live, error, later)?;
+                }
+                Err((error, None)) => call.failed(&live, error)?,
             }
         }
     }
@@ -246,11 +249,18 @@ impl ChannelInner {
     }
 
     /// Records what the server has agreed to, unless the link is another one by now.
-    fn record(&self, live: &Live, request: Method, reply: Option<&dyn Any>) -> bool {
+    fn record(&self, incarnation: Incarnation, request: Method, reply: Option<&dyn Any>) -> bool {
         let mut state = self.shared().lock();
-        if !live.incarnation.is_on(state.life.incarnation()) {
+        if !incarnation.is_on(state.life.incarnation()) {
             return false;
         }
+        state.late.overtaken_by(&request);
+        self.record_in(&mut state, request, reply);
+        true
+    }
+
+    /// The same, where the record is locked and the link is the one that the request was answered on.
+    pub(super) fn record_in(&self, state: &mut State, request: Method, reply: Option<&dyn Any>) {
         if let Some(ok) = reply.and_then(|reply| reply.downcast_ref::<queue::DeclareOk>()) {
             self.lock().last_queue = ok.queue.detach();
         }
@@ -260,7 +270,6 @@ impl ChannelInner {
             *limit = Some(qos.prefetch_count);
         }
         record(&mut state.topology, request, reply);
-        true
     }
 
     pub(super) fn last_queue(&self) -> ShortStr {
@@ -297,7 +306,7 @@ impl RobustChannel {
         let live = self.inner.live_now()?;
         let request = translate(&self.inner.shared().lock().topology, &self.inner.last_queue(), request);
         live.plain.send(&request)?;
-        if self.inner.record(&live, request.into(), None) {
+        if self.inner.record(live.incarnation, request.into(), None) {
             Ok(())
         } else {
             Err(Error::new(

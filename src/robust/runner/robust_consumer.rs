@@ -294,7 +294,7 @@ impl ChannelInner {
         let live = self.live_now();
         let cancelled = consumer.running().cancel().await;
         if let (Err(error), Ok(live)) = (&cancelled, &live) {
-            self.unanswered(live, error);
+            self.unanswered(live, error, None);
         }
         cancelled
     }
@@ -331,6 +331,10 @@ impl RobustConsumer {
                         break inner;
                     }
                 }
+                Err(error) if error.kind() == ErrorKind::Timeout => {
+                    let more = "; if the server has started the consumer all the same, that is cancelled";
+                    call.failed(&live, error.with_more(more))?;
+                }
                 Err(error) => call.failed(&live, error)?,
             }
         };
@@ -355,7 +359,7 @@ impl RobustConsumer {
         let live = self.channel.inner.live_now();
         let paused = self.inner.cancel_sources().await;
         if let (Err(error), Ok(live)) = (&paused, &live) {
-            self.channel.inner.unanswered(live, error);
+            self.channel.inner.unanswered(live, error, None);
         }
         paused
     }

@@ -27,6 +27,7 @@ use crate::protocol::{Arguments, channel};
 use crate::robust::backoff::{Backoff, Pauses};
 use crate::robust::event::{Counters, Event, Events, KEPT};
 use crate::robust::ledger::extent::RestoreTopology;
+use crate::robust::ledger::late::Late;
 use crate::robust::ledger::lifecycle::{Incarnation, Lifecycle, Phase};
 use crate::robust::ledger::topology::Topology;
 use crate::robust::robust_options::Options;
@@ -38,6 +39,8 @@ pub(super) struct State {
     pub channels: BTreeMap<u64, Weak<ChannelInner>>,
     pub next_channel: u64,
     pub topology: Topology,
+    /// Requests whose answers are late.
+    pub late: Late,
     /// What the server said of itself on the last link, and what was agreed with it.
     pub agreement: (FieldTable, Agreed),
 }
@@ -156,6 +159,7 @@ impl Shared {
                 channels: BTreeMap::new(),
                 next_channel: 1,
                 topology: Topology::default(),
+                late: Late::default(),
                 agreement: Default::default(),
             }),
             changed: Notify::new(),

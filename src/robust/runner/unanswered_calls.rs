@@ -25,12 +25,21 @@ use super::current_channel::Live;
 use super::robust_channel::ChannelInner;
 use super::robust_state::{Command, Shared};
 use crate::error::{Error, ErrorKind, Origin};
+use crate::protocol::{Method, Request};
 use crate::robust::event::Event;
 use crate::robust::ledger::lifecycle::Incarnation;
-use crate::single::{SingleChannel, SingleConnection};
+use crate::robust::ledger::policy::policy;
+use crate::single::{BoxFuture, Late, SingleChannel, SingleConnection};
+
+/// Waits for a late answer and records it. False: there will be none.
+pub(super) type Later = BoxFuture<'static, bool>;
 
 /// No link is given up sooner: the server may just be busy.
 const BUSY: Duration = Duration::from_secs(15);
+
+/// What the error of a call adds that the ledger would have recorded.
+const UNKNOWN: &str = "; it may have acted on the call, and unless its answer still comes, what is restored after a loss stays as it \
+                       was before";
 
 /// The calls that were not answered on the link of the moment.
 #[derive(Debug, Default)]
@@ -109,6 +118,18 @@ impl Shared {
         self.runtime.spawn(looked.instrument(self.span.clone()));
     }
 
+    /// Waits for a late answer in the background.
+    fn wait_for(&self, later: Later) {
+        let mut stop = self.stop.subscribe();
+        self.runtime.spawn(async move {
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => {}
+                _ = later => {}
+            }
+        });
+    }
+
     /// The link, if it still is the one of this incarnation.
     fn link_of(&self, incarnation: Incarnation) -> Option<SingleConnection> {
         let state = self.lock();
@@ -117,8 +138,25 @@ impl Shared {
     }
 }
 
+/// A late answer that is waited for. Dropped, it is not any more.
+struct Ticket {
+    shared: Arc<Shared>,
+    number: u64,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.shared.lock().late.take(self.number);
+    }
+}
+
 fn several() -> Error {
     Error::new(ErrorKind::ConnectionLost, "the server did not answer several calls in a row")
+}
+
+/// Whether nobody knows the name of what was declared.
+fn is_server_named(request: &Method) -> bool {
+    matches!(request, Method::QueueDeclare(declare) if declare.queue.is_empty())
 }
 
 fn give_up(link: &SingleConnection, error: Error) {
@@ -128,19 +166,25 @@ fn give_up(link: &SingleConnection, error: Error) {
 
 impl ChannelInner {
     /// A call on this plain channel has failed. If it was not answered in time, the channel is replaced, in the background.
-    pub(super) fn unanswered(&self, live: &Live, error: &Error) {
+    /// `later`: its answer.
+    pub(super) fn unanswered(&self, live: &Live, error: &Error, later: Option<Later>) {
         let shared = self.shared();
         if error.kind() != ErrorKind::Timeout || !live.plain.is_open() {
             return;
         }
         let Some(link) = shared.link_of(live.incarnation) else { return };
         // what is not written yet, or not read, is answered later
-        if error.origin() == Origin::Network || link.blocked().is_some() {
-            return;
+        let is_slow = error.origin() == Origin::Network || link.blocked().is_some();
+        if !is_slow {
+            shared.unanswered.add();
         }
-        shared.unanswered.add();
         let channel = shared.lock().channels.get(&self.id).cloned();
-        let Some(channel) = channel.filter(|_| self.retire(live, error)) else { return };
+        let Some(channel) = channel.filter(|_| !is_slow && self.retire(live, error)) else {
+            if let Some(later) = later {
+                shared.wait_for(later);
+            }
+            return;
+        };
         tracing::warn!(channel = self.id, %error, "the channel is replaced");
         shared.note(error);
         let replacement = Replacement {
@@ -151,7 +195,42 @@ impl ChannelInner {
             patience: patience(shared, &link),
             error: error.clone(),
         };
-        shared.runtime.spawn(replacement.run().instrument(shared.span.clone()));
+        shared.runtime.spawn(replacement.run(later).instrument(shared.span.clone()));
+    }
+
+    /// What is to be done with an answer that comes after this error, and the error as the caller gets it.
+    pub(super) fn answered_later<M: Request>(
+        &self,
+        live: &Live,
+        error: Error,
+        request: M,
+        late: Late<M::Reply>,
+    ) -> (Error, Later) {
+        let request: Method = request.into();
+        let is_recorded = policy(&request).recorded;
+        let error = if is_recorded { error.with_more(UNKNOWN) } else { error };
+        let shared = Arc::clone(self.shared());
+        let (id, incarnation) = (self.id, live.incarnation);
+        let number = shared.lock().late.add(request);
+        let ticket = Ticket { shared, number };
+        let later = async move {
+            let Some(reply) = late.answer().await else { return false };
+            let shared = &ticket.shared;
+            let mut state = shared.lock();
+            let request = state.late.take(ticket.number);
+            let channel = state.channels.get(&id).and_then(Weak::upgrade);
+            if let (Some(request), Some(channel)) = (request, &channel)
+                && incarnation.is_on(state.life.incarnation())
+                && !is_server_named(&request)
+            {
+                state.late.overtaken_by(&request);
+                channel.record_in(&mut state, request, Some(&reply));
+            }
+            // without the lock, for it may have been the last handle
+            drop(state);
+            true
+        };
+        (error, Box::pin(later))
     }
 
     /// Nothing new begins on the plain channel. False: that is so already, or it is another one by now.
@@ -159,6 +238,16 @@ impl ChannelInner {
         let mut core = self.lock();
         core.life.incarnation() == live.incarnation && core.life.retire(error)
     }
+}
+
+/// Waits for a late answer, which may never come.
+async fn answered(later: Option<Later>) {
+    if let Some(later) = later
+        && later.await
+    {
+        return;
+    }
+    std::future::pending::<()>().await;
 }
 
 /// Counts a channel that is being replaced.
@@ -195,19 +284,26 @@ struct Replacement {
 }
 
 impl Replacement {
-    async fn run(self) {
+    async fn run(self, later: Option<Later>) {
         let mut stop = self.shared.stop.subscribe();
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => {}
-            () = self.replace() => {}
+            () = self.replace(later) => {}
         }
     }
 
-    async fn replace(&self) {
-        if !self.shared.unanswered.is_row() {
-            // in vain: they are published again
-            self.within_patience(pin!(self.settled())).await;
+    async fn replace(&self, later: Option<Later>) {
+        let settled = async {
+            if !self.shared.unanswered.is_row() {
+                // in vain: they are published again
+                self.within_patience(pin!(self.settled())).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = answered(later) => return self.resume(),
+            () = settled => {}
         }
         let Some((closing, loses)) = self.close() else { return };
         if loses {
@@ -231,6 +327,21 @@ impl Replacement {
             // refused: the supervisor has ended
             drop(self.shared.commands.send(command));
         }
+    }
+
+    /// The answer has come all the same.
+    fn resume(&self) {
+        self.shared.unanswered.end_row();
+        let Some(channel) = self.channel.upgrade() else { return };
+        {
+            let mut core = channel.lock();
+            if core.life.incarnation() != self.incarnation {
+                return;
+            }
+            core.life.resume();
+        }
+        tracing::info!(channel = channel.id, "the call was answered: the channel goes on");
+        channel.changed.notify_waiters();
     }
 
     /// The plain channel, with its robust one.
