@@ -210,10 +210,19 @@ impl<'a> DeclareQueue<'a> {
         self.argument("x-single-active-consumer", true)
     }
 
-    /// A message that was given back this often is dropped or dead-lettered; quorum queues only, where
+    /// A message that came back more often than this is dropped or dead-lettered; quorum queues only, where
     /// 20 is the default from `RabbitMQ` 4.0 on.
+    ///
+    /// It comes back by `reject` and `nack` with requeue, and when its channel or connection ends. From 4.3 on a `nack` does
+    /// not count: [`OnError::Requeue`](crate::OnError::Requeue) rejects, so that a handler that always fails has an end.
     pub fn delivery_limit(self, deliveries: u32) -> Self {
         self.argument("x-delivery-limit", i64::from(deliveries))
+    }
+
+    /// No limit to how often a message of a quorum queue comes back; see [`delivery_limit`](Self::delivery_limit). For `RabbitMQ`
+    /// 4.0 and later: before that there is no limit unless one is set, and this would be one that is reached at once.
+    pub fn unlimited_deliveries(self) -> Self {
+        self.argument("x-delivery-limit", -1)
     }
 
     /// Messages older than this may go; streams only; in whole seconds.

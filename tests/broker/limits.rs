@@ -182,3 +182,23 @@ fn a_stream_is_refused_clearly() {
         assert!(broker.queue("log").is_none());
     });
 }
+
+#[test]
+fn a_quorum_queue_limits_deliveries_unless_told_otherwise() {
+    test(async |broker| {
+        let (_connection, channel) = open(&broker).await;
+        for (unlimited, expected) in [(false, 21), (true, 30)] {
+            let declare = channel.declare_queue(format!("unlimited {unlimited}")).quorum();
+            let queue = if unlimited { declare.unlimited_deliveries().await } else { declare.await }.unwrap();
+            channel.default_exchange().publish(queue.name(), "x").await.unwrap();
+            let mut deliveries = 0;
+            while deliveries < 30
+                && let Some(delivery) = queue.get().await.unwrap()
+            {
+                deliveries += 1;
+                delivery.reject(true).unwrap();
+            }
+            assert_eq!(deliveries, expected);
+        }
+    });
+}

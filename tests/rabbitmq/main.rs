@@ -31,6 +31,8 @@ mod acks;
 #[cfg(test)]
 mod alarm;
 #[cfg(test)]
+mod delivery_limit;
+#[cfg(test)]
 mod poison;
 #[cfg(test)]
 mod streams;

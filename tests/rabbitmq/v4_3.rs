@@ -8,6 +8,7 @@ use lepus::{Delivery, ErrorKind, FieldValue};
 use tokio::time::timeout;
 
 use crate::case::{Case, test};
+use crate::delivery_limit::{Back, delivered};
 
 /// Milliseconds.
 const CONSUMER_TIMEOUT: i64 = 1000;
@@ -166,5 +167,20 @@ fn after_a_consumer_timeout_and_a_late_ack_a_robust_consumer_gets_every_message(
         }
         check_queue(t, &name).await;
         connection.close().await.unwrap();
+    });
+}
+
+/// It limits deliveries to 20 unless told otherwise.
+#[test]
+#[ignore = "needs RabbitMQ 4.3"]
+fn deliveries_can_be_unlimited() {
+    test(async |t| {
+        check_version(t).await;
+        let connection = t.connect().await;
+        let channel = connection.channel().await.unwrap();
+        let queue = channel.declare_queue(t.name()).quorum().unlimited_deliveries().await.unwrap();
+        channel.default_exchange().publish(queue.name(), "x").await.unwrap();
+        let name = queue.name().to_string();
+        assert_eq!(delivered(&connection, &name, Back::Reject, 30).await, 30);
     });
 }
