@@ -278,6 +278,8 @@ fn settle<E: Display>(
             return;
         }
         Ok((id, Outcome::Done(Err(error)))) => {
+            // with the causes, where the error can show them
+            let error = format_args!("{error:#}");
             tracing::warn!(%error, ?on_error, "a handler failed");
             (id, Some(on_error == OnError::Requeue))
         }

@@ -196,3 +196,30 @@ async fn a_handler_that_is_stopped_is_a_warning_that_names_its_message() {
     let named = ["queue", "routing_key", "message_id"].map(|field| warnings[0].field(field));
     assert_eq!(named, ["q", "k", "order-7"]);
 }
+
+#[tokio::test]
+async fn the_error_of_a_handler_is_told_with_its_causes() {
+    let (log, _guard) = Log::start();
+    let (mut server, _connection, channel) = with_channel().await;
+    let queue = channel.queue("q").unwrap();
+    let cause = || std::io::Error::other("no space left");
+    let handle = queue.consume().tag("c").handle(move |_| async move {
+        let error: Box<dyn std::error::Error + Send + Sync> = Box::new(cause());
+        Err::<(), _>(Saving(error))
+    });
+    let (_worker, _) = both(handle, server.start_consumer(1, "c")).await;
+    server.write(&delivery(1, "c", 1, b"m")).await;
+    server.expect(1, basic::Reject { delivery_tag: 1, requeue: false }).await;
+    let warnings = log.at(Level::WARN);
+    assert_eq!(warnings.len(), 1, "{warnings:#?}");
+    assert_eq!(warnings[0].field("error"), "saving: no space left");
+}
+
+/// An error that shows its cause where that is asked for, as those of lepus and anyhow do.
+struct Saving(Box<dyn std::error::Error + Send + Sync>);
+
+impl std::fmt::Display for Saving {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if f.alternate() { write!(f, "saving: {}", self.0) } else { f.write_str("saving") }
+    }
+}
