@@ -94,7 +94,8 @@ impl Supervisor {
         }
         let mut outage = Reconnect::new(&self.shared, false);
         tokio::time::sleep(self.pace.after(began.elapsed())).await;
-        let (link, unrestored) = outage.end(&self.shared).await?;
+        // apart, as below: the task would have room for it as long as the link lives
+        let (link, unrestored) = Box::pin(outage.end(&self.shared)).await?;
         self.reinstate = Reinstate::new(&self.shared, &unrestored);
         Ok(link)
     }
@@ -109,7 +110,7 @@ impl Supervisor {
                 error = link.closed() => return error,
                 Some(command) = self.commands.recv() => self.obey(link, command).await,
                 reason = Blocked::changed(&mut blocked) => tell_blocked(&self.shared, reason),
-                () = self.reinstate.due() => self.reinstate.try_again(&self.shared, link).await,
+                () = self.reinstate.due() => Box::pin(self.reinstate.try_again(&self.shared, link)).await,
             }
         }
     }
@@ -144,7 +145,7 @@ impl Supervisor {
                 (channel, incarnation)
             }
         };
-        self.reopen(link, &channel, incarnation).await;
+        Box::pin(self.reopen(link, &channel, incarnation)).await;
     }
 
     async fn reopen(
