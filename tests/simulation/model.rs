@@ -119,10 +119,17 @@ impl Model {
     }
 
     pub(crate) fn receive(&mut self, delivery: &Incoming) -> Id {
-        let text = delivery.body_str().unwrap();
-        let mut parts = text.splitn(3, ':');
-        let mut number = || parts.next().unwrap().parse().unwrap();
-        let id = (number(), number());
+        let text = delivery.body_str().unwrap_or_default();
+        let mut parts = text.splitn(3, ':').map(|part| part.parse().ok());
+        let mut number = || parts.next().flatten();
+        let (Some(publisher), Some(at)) = (number(), number()) else {
+            self.wrong(format!(
+                "a message arrived that nobody has sent: {:.40}",
+                delivery.body_str().unwrap_or("")
+            ));
+            return (0, 0);
+        };
+        let id = (publisher, at);
         match self.sent.get(&id) {
             None => self.wrong(format!("{id:?} arrived, and was never sent")),
             Some((_, Fate::NotSent)) => self.wrong(format!("{id:?} arrived, and was told as not sent")),
