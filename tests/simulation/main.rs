@@ -16,7 +16,7 @@
 //! - A server-named queue and a consumer that the server has cancelled work after the last loss.
 //! - `drain` ends within its limit. If it says `Ok`, everything is settled.
 //! - Without confirms nothing is published again. Messages are lost only with their link: what was handed over before a message
-//!   that has arrived on the same link has arrived, too.
+//!   that has arrived on the same link has arrived, too. Their order is that of their link.
 //! - A publish with a deadline is confirmed, or its message never arrives (`NotSent`), or it may arrive (`Unconfirmed`).
 //! - Messages that are not confirmed take no more memory than their limit.
 //! - Nobody waits for ever: all that is under way ends soon after everything has healed, in virtual time, and after the close

@@ -7,6 +7,9 @@ use lepus::{Connection, Incoming};
 /// A message: its publisher, and its number there.
 pub(crate) type Id = (u64, u64);
 
+/// The publisher without confirms.
+pub(crate) const WITHOUT_CONFIRMS: u64 = 100;
+
 /// What its publisher knows of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
@@ -147,6 +150,7 @@ impl Model {
         let late = first && *highest > id.1;
         *highest = id.1.max(*highest);
         let latest = *highest;
+        let late = late && !self.is_of_an_earlier_link(id, latest);
         if self.unconfirmed.contains_key(&id) && delivery.is_republished() {
             self.wrong(format!("{id:?} was published again, without confirms"));
         }
@@ -165,6 +169,13 @@ impl Model {
             }
         }
         id
+    }
+
+    /// Whether a message without a confirm may have gone over an earlier link than another one: the broker may read the rest of
+    /// that later.
+    fn is_of_an_earlier_link(&self, id: Id, other: u64) -> bool {
+        let link = self.unconfirmed.get(&id);
+        id.0 == WITHOUT_CONFIRMS && link.is_none_or(|link| self.unconfirmed.get(&(id.0, other)) != Some(link))
     }
 
     /// Confirmed messages that have not arrived, and those without confirms that were lost on a link that has carried a later

@@ -6,13 +6,11 @@ use lepus::{Error, ErrorKind, Message};
 use tokio::time::sleep;
 
 use crate::dice::Dice;
+use crate::model::WITHOUT_CONFIRMS;
 use crate::patience::Patience;
 use crate::publishers::declare;
 use crate::trace::log;
 use crate::world::{Connection, World};
-
-/// Its number among the publishers.
-const NUMBER: u64 = 100;
 
 /// How many messages follow when all is well; they must arrive.
 const LAST: u64 = 3;
@@ -33,8 +31,11 @@ pub(crate) async fn publish(world: Arc<World>, connection: Connection, mut dice:
         let is_last = !world.is_chaos();
         for _ in 0..=dice.below(4) {
             number += 1;
-            let id = (NUMBER, number);
-            let text = format!("{NUMBER}:{number}:{}", "x".repeat(usize::try_from(dice.below(300)).unwrap()));
+            let id = (WITHOUT_CONFIRMS, number);
+            let text = format!(
+                "{WITHOUT_CONFIRMS}:{number}:{}",
+                "x".repeat(usize::try_from(dice.below(300)).unwrap())
+            );
             world.model().send(id, text.len());
             let patient = is_last || dice.percent(70);
             let patience = if patient { Patience::Endless } else { Patience::random(&mut dice) };
