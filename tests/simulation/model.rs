@@ -150,7 +150,6 @@ impl Model {
         let late = first && *highest > id.1;
         *highest = id.1.max(*highest);
         let latest = *highest;
-        let late = late && !self.is_of_an_earlier_link(id, latest);
         if self.unconfirmed.contains_key(&id) && delivery.is_republished() {
             self.wrong(format!("{id:?} was published again, without confirms"));
         }
@@ -169,13 +168,6 @@ impl Model {
             }
         }
         id
-    }
-
-    /// Whether a message without a confirm may have gone over an earlier link than another one: the broker may read the rest of
-    /// that later.
-    fn is_of_an_earlier_link(&self, id: Id, other: u64) -> bool {
-        let link = self.unconfirmed.get(&id);
-        id.0 == WITHOUT_CONFIRMS && link.is_none_or(|link| self.unconfirmed.get(&(id.0, other)) != Some(link))
     }
 
     /// Confirmed messages that have not arrived, and those without confirms that were lost on a link that has carried a later
