@@ -7,18 +7,12 @@ use tokio::time::sleep;
 
 use crate::dice::Dice;
 use crate::trace::log;
-use crate::world::{Channel, Connection, EXCHANGE, World};
+use crate::world::{Channel, Connection, World};
 
 /// Makes mistakes until the faults are over. Each is answered with its own error, and its channel can be used again.
 pub(crate) async fn blunder(world: Arc<World>, connection: Connection, mut dice: Dice) -> Result<(), Error> {
     let channel = loop {
-        // what a mistake is compared with must be there
-        let open = async {
-            let channel = connection.channel().await?;
-            channel.declare_exchange(EXCHANGE, ExchangeKind::Topic).await?;
-            Ok::<_, Error>(channel)
-        };
-        match open.await {
+        match connection.channel().await {
             Err(error) if error.kind() == ErrorKind::Timeout => {}
             channel => break channel?,
         }
@@ -51,7 +45,7 @@ async fn make(channel: &Channel, mistake: u64) -> Result<(), Error> {
     match mistake {
         0 => channel.exchange("nowhere")?.publish("", "lost").await,
         1 => channel.declare_queue("nowhere").passive().await.map(drop),
-        2 => channel.declare_exchange(EXCHANGE, ExchangeKind::Fanout).await.map(drop),
+        2 => channel.declare_exchange("amq.topic", ExchangeKind::Fanout).await.map(drop),
         _ => channel.default_exchange().publish("nowhere", "lost").mandatory().await,
     }
 }

@@ -1,6 +1,7 @@
 //! What goes wrong.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lepus::ConnectOptions;
@@ -214,10 +215,12 @@ impl Faults {
 
     async fn deaf(&mut self) {
         self.log("the broker reads nothing");
+        self.world.deaf.store(true, Ordering::Relaxed);
         self.world.broker.stop_reading(true);
         let time = self.dice.millis(10, 15_000);
         sleep(time).await;
         self.world.broker.stop_reading(false);
+        self.world.deaf.store(false, Ordering::Relaxed);
         self.log("the broker reads");
     }
 

@@ -11,6 +11,7 @@
 //! - No message arrives twice without such a mark.
 //! - What a user declared and bound is at the broker, and what he deleted and unbound is not, after a last loss. Of what a call
 //!   timed out on, or was not waited for, he knows nothing, nor of its bindings.
+//!   Nor of what he deletes while the broker does not read: it reads what was sent on a lost link later.
 //! - What the broker removes by itself stays away once its consumer has gone: an auto-delete queue, and auto-delete exchanges that
 //!   are bound to each other. As long as the consumer is there, they are.
 //! - A server-named queue and a consumer that the server has cancelled work after the last loss.

@@ -126,10 +126,7 @@ impl Model {
         let mut parts = text.splitn(3, ':').map(|part| part.parse().ok());
         let mut number = || parts.next().flatten();
         let (Some(publisher), Some(at)) = (number(), number()) else {
-            self.wrong(format!(
-                "a message arrived that nobody has sent: {:.40}",
-                delivery.body_str().unwrap_or("")
-            ));
+            self.wrong(format!("a message arrived that nobody has sent: {delivery:?}"));
             return (0, 0);
         };
         let id = (publisher, at);
@@ -159,8 +156,8 @@ impl Model {
             } else if late && !self.limited.contains(&id) {
                 self.wrong(format!("{id:?} arrived for the first time after {latest}, without a mark"));
             }
-        } else if late && !delivery.redelivered() && !self.limited.contains(&id) {
-            // an earlier copy may have been lost with the consumer that it was delivered to
+        } else if late && !delivery.redelivered() && !self.limited.contains(&id) && !self.nacks {
+            // an earlier copy may have been lost with the consumer that it was delivered to, or its nack with the link
             if self.begun.get(&id) == Some(&self.consumer_begun()) {
                 self.wrong(format!(
                     "{id:?} was published again, and arrived for the first time after {latest}"

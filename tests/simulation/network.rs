@@ -260,6 +260,10 @@ impl Network {
         let count = u64::try_from(bytes.len()).unwrap();
         let plan = link.plan.filter(|plan| plan.direction == direction && *passed + count >= plan.after);
         let (taken, cut) = match plan {
+            // the broker gets what follows, too, without a gap
+            Some(Plan { direction: Direction::ToBroker, cut: cut @ Cut::SeenByClient(_), .. }) => {
+                (count, Some(cut))
+            }
             Some(plan) => (plan.after.saturating_sub(*passed), Some(plan.cut)),
             None => (count, None),
         };

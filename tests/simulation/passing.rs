@@ -1,6 +1,7 @@
 //! A user of what the broker removes by itself: two auto-delete exchanges, one bound to the other, and an auto-delete queue.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lepus::{Error, ErrorKind, ExchangeKind};
@@ -113,7 +114,9 @@ impl Passing {
             Err(error) => log!(self.world.trace, "passing", "{number}: {error}"),
             Ok(()) => {
                 log!(self.world.trace, "passing", "{number} goes, way {way}");
-                self.gone.push(number);
+                if !self.world.deaf.load(Ordering::Relaxed) {
+                    self.gone.push(number);
+                }
             }
         }
         Ok(())

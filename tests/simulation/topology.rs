@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use lepus::robust::Entity;
 use lepus::{Error, ErrorKind, ExchangeKind};
@@ -148,6 +149,8 @@ impl Builder {
         let then = if makes { Known::There } else { Known::Gone };
         let things: Vec<_> = self.known.keys().copied().filter(|other| other.is_of(thing)).collect();
         let gone = if makes { vec![thing] } else { things.into_iter().chain([thing]).collect() };
+        // what was sent on a lost link is read after what has been done on the next one
+        let done = done && (makes || !self.world.deaf.load(Ordering::Relaxed));
         for thing in gone {
             let known = self.known(thing);
             self.known.insert(thing, if done || known == then { then } else { Known::Unsure });

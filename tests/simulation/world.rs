@@ -1,7 +1,7 @@
 //! A run: who takes part, and how it ends.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -55,6 +55,8 @@ pub(crate) struct World {
     pub(crate) trace: Arc<Trace>,
     model: Mutex<Model>,
     phase: AtomicU8,
+    /// The broker reads nothing from the links that there are.
+    pub(crate) deaf: AtomicBool,
     heard: Mutex<BTreeMap<&'static str, u64>>,
     set_up: Mutex<BTreeSet<&'static str>>,
     changed: Notify,
@@ -127,6 +129,7 @@ pub(crate) async fn run(seed: u64, prints: bool) -> Outcome {
         trace: Arc::clone(&trace),
         model: Mutex::default(),
         phase: AtomicU8::new(CHAOS),
+        deaf: AtomicBool::new(false),
         heard: Mutex::default(),
         set_up: Mutex::default(),
         changed: Notify::new(),
