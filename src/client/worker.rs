@@ -41,7 +41,8 @@ pub enum OnError {
 /// server has taken the message back. Then the handler's future is dropped at its next `await`, and a warning names the
 /// queue, the routing key and the message id. Its work could not be acknowledged, and would be done a second time anyway;
 /// going on would only do both at the same time. A message must be safe to be worked on twice in either case, as after a
-/// crash. Work that was moved elsewhere, such as to `spawn_blocking`, goes on.
+/// crash. Work that was moved elsewhere, such as to `spawn_blocking`, goes on. The server also cancels a consumer whose queue
+/// was deleted; then the message does not come again.
 ///
 /// A handler that must not be stopped between two of its steps asks for [`finish_stale`](Self::finish_stale).
 ///
@@ -292,7 +293,7 @@ fn settle<E: Display>(
     if acker.is_stale() {
         let delivery_tag = acker.delivery_tag();
         let queue = PeerText(queue.as_bytes());
-        tracing::info!(%queue, delivery_tag, "a handler ended after its delivery went stale: the message comes again");
+        tracing::info!(%queue, delivery_tag, "a handler ended after its delivery went stale: the message comes again, unless its queue was deleted");
     }
     let settled = match requeue {
         None => acker.ack(),
@@ -311,7 +312,7 @@ fn tell_stale(queue: &ShortStr, message: &Incoming) {
         queue = %PeerText(queue.as_bytes()),
         routing_key = %PeerText(message.routing_key_bytes()),
         message_id = %PeerText(id.as_ref().map_or(&[], |id| id.as_bytes())),
-        "a handler was stopped: its delivery went stale, and the message comes again"
+        "a handler was stopped: its delivery went stale, and the message comes again, unless its queue was deleted"
     );
 }
 
