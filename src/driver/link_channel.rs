@@ -166,6 +166,11 @@ impl ChannelLink {
         Ok(opened)
     }
 
+    /// Whether the channel has ended, or its connection has: that is known a moment before each channel is told.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.state.error().is_some() || self.shared().failure().is_some()
+    }
+
     fn shared(&self) -> &Shared {
         &self.link.shared
     }

@@ -349,7 +349,7 @@ impl SingleChannel {
     /// Whether calls are still accepted.
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
-        self.inner.link.state.error().is_none()
+        !self.inner.link.has_ended()
     }
 }
 
