@@ -191,21 +191,34 @@ impl ChannelInner {
             }
         }
         let (sent, due) = plain.append_encoded(outbound, message, unconfirmed.encoded());
-        let taken = match sent {
-            Ok(Some(sent)) => {
+        let sequence = sent.map(|sent| {
+            sent.map(|sent| {
                 let sequence = unconfirmed.push(outbound, message, measure);
                 debug_assert_eq!(unconfirmed.number(sequence), sent.number);
-                Ok(RobustConfirm::kept(self, sequence))
-            }
-            Ok(None) => Err(Refused::Credit(plain.clone())),
-            Err(error) => Err(Refused::by(error)),
-        };
+                sequence
+            })
+        });
         if !due.is_nothing() {
             let plain = plain.clone();
             drop(core);
             plain.write(due);
+            return self.taken_kept(&plain, sequence);
         }
-        taken
+        self.taken_kept(plain, sequence)
+    }
+
+    /// What becomes of a message that is kept under this number.
+    #[inline]
+    fn taken_kept(
+        self: &Arc<Self>,
+        plain: &SingleChannel,
+        sequence: Result<Option<u64>>,
+    ) -> Result<RobustConfirm, Refused> {
+        match sequence {
+            Ok(Some(sequence)) => Ok(RobustConfirm::kept(self, sequence)),
+            Ok(None) => Err(Refused::Credit(plain.clone())),
+            Err(error) => Err(Refused::by(error)),
+        }
     }
 
     /// Removes what is settled.
