@@ -6,7 +6,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tokio::io::{AsyncRead, AsyncWrite, split};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::dial::Stream;
 
@@ -32,10 +32,7 @@ impl Connector {
     {
         Self(Arc::new(move |host, port| {
             let connecting = connect(host, port);
-            Box::pin(async move {
-                let (read, write) = split(connecting.await?);
-                Ok(Stream { read: Box::new(read), write: Box::new(write) })
-            })
+            Box::pin(async move { Ok(Stream::Other(Box::new(connecting.await?))) })
         }))
     }
 

@@ -45,12 +45,13 @@ impl Link {
     ///
     /// Cancel safe: dropped before it is done, it leaves nothing behind but a closed socket.
     pub(crate) async fn over(
-        mut stream: Stream,
+        stream: Stream,
         server: &Server,
         hello: Hello,
         handshake_timeout: Duration,
         limits: Limits,
     ) -> Result<Self, Error> {
+        let mut stream = stream.split();
         let opened = perform(&mut stream, server, hello, handshake_timeout).await?;
         let agreed = opened.established.agreed;
         let heartbeat = Heartbeat::new(agreed.heartbeat);

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::dial::Stream;
+use super::dial::Halves;
 use super::faults::{self, Login};
 use super::server::Server;
 use crate::codec::frame::{Cutter, Frame, FrameKind, HEARTBEAT, put_method};
@@ -28,7 +28,7 @@ pub(crate) struct Opened {
 
 /// Performs the handshake within `limit`.
 pub(crate) async fn perform(
-    stream: &mut Stream,
+    stream: &mut Halves,
     server: &Server,
     hello: Hello,
     limit: Duration,
@@ -41,7 +41,7 @@ pub(crate) async fn perform(
 }
 
 struct Dialogue<'a> {
-    stream: &'a mut Stream,
+    stream: &'a mut Halves,
     login: Login<'a>,
     state: Option<Handshake>,
     input: BytesMut,
@@ -50,7 +50,7 @@ struct Dialogue<'a> {
 }
 
 impl<'a> Dialogue<'a> {
-    fn begin(stream: &'a mut Stream, server: &'a Server, hello: Hello) -> Self {
+    fn begin(stream: &'a mut Halves, server: &'a Server, hello: Hello) -> Self {
         let mut out = Vec::new();
         let login = Login::new(server, &hello);
         let state = Some(Handshake::begin(hello, &mut out));
