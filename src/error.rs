@@ -47,9 +47,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// |---|---|---|---|---|---|
 /// | [`Config`](ErrorKind::Config) | The URI or an option is not valid. | `User` | `Connection` | Fix the URI or the option. | `bad AMQP URI: it has no scheme: begin it with amqp://` |
 /// | [`Argument`](ErrorKind::Argument) | An argument exceeds a limit of the protocol; nothing was sent. | `User` | `Call` | Fix the argument. | `the routing key has 300 bytes, and AMQP allows at most 255` |
-/// | [`Unsupported`](ErrorKind::Unsupported) | This crate or this kind of connection does not support the operation; nothing was sent. | `User` | `Call` | Use the alternative in the text. | `amqps: this version of lepus has no TLS; use amqp:// and a port without TLS` |
+/// | [`Unsupported`](ErrorKind::Unsupported) | This crate or this kind of connection does not support the operation; nothing was sent. | `User` | `Call` | Use the alternative in the text. | `amqps: lepus was built without TLS; turn on its feature "tls" or "tls-ring"` |
 /// | [`Connect`](ErrorKind::Connect) | The host was not found, or does not accept connections on the port. | `Network` | `Connection` | Check host, port and firewall, and that the server is running; try again. | `cannot connect to broker:5672: nothing listens there; check the port, and whether the server runs` |
 /// | [`NotAmqp`](ErrorKind::NotAmqp) | The server speaks another protocol: TLS, HTTP, or another version of AMQP. No credentials were sent. | `Peer` | `Connection` | Fix the port or the scheme of the URI. | `broker:15672 is an HTTP server, not an AMQP server: check the port` |
+/// | [`Tls`](ErrorKind::Tls) | No TLS connection could be agreed on: one side does not accept the certificate of the other, or they have no version in common. No credentials were sent. | `Peer` | `Connection` | Follow the text. | `no TLS with broker:5671: the server's certificate has expired, or the clock of this machine is wrong` |
 /// | [`HandshakeTimeout`](ErrorKind::HandshakeTimeout) | The server did not complete the handshake in time, or sent nothing at all. | `Peer` | `Connection` | Check that the port is an AMQP port; try again. | `broker:5672 accepted the connection and then said nothing for 10 s` |
 /// | [`Auth`](ErrorKind::Auth) | The server refused the credentials, or supports none of the chosen mechanisms. The origin is `Network` if it dropped the connection without a close. | `Peer` | `Connection` | Fix user and password. | `cannot log in to broker:5672 as user "app" (vhost "prod"), check user and password: 403 ACCESS_REFUSED` |
 /// | [`Vhost`](ErrorKind::Vhost) | The server refused the virtual host: it does not exist, or the user has no access. | `Peer` | `Connection` | Create the vhost, or give the user permissions on it. | `cannot open vhost "prod" on broker:5672 as user "app", check its name, and the user's permissions on it: 530 NOT_ALLOWED` |
@@ -109,6 +110,8 @@ pub enum ErrorKind {
     Connect,
     /// The server speaks another protocol: TLS, HTTP, or another version of AMQP.
     NotAmqp,
+    /// One side does not accept the certificate of the other, or they have no version of TLS in common.
+    Tls,
     /// The server did not complete the handshake in time, or sent nothing at all.
     HandshakeTimeout,
     /// The server refused the credentials, or supports none of the chosen mechanisms.
@@ -286,6 +289,7 @@ impl ErrorKind {
                 (Origin::Network, Scope::Connection)
             }
             Self::NotAmqp
+            | Self::Tls
             | Self::HandshakeTimeout
             | Self::Auth
             | Self::Vhost
@@ -355,12 +359,13 @@ mod tests {
         assert_eq!(ALL.map(|kind| format!("{kind:?}")).to_vec(), kinds());
     }
 
-    const ALL: [ErrorKind; 24] = [
+    const ALL: [ErrorKind; 25] = [
         ErrorKind::Config,
         ErrorKind::Argument,
         ErrorKind::Unsupported,
         ErrorKind::Connect,
         ErrorKind::NotAmqp,
+        ErrorKind::Tls,
         ErrorKind::HandshakeTimeout,
         ErrorKind::Auth,
         ErrorKind::Vhost,

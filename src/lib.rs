@@ -58,8 +58,10 @@
 //!
 //! # Features
 //!
-//! None is on by default.
+//! Only `tls` is on by default.
 //!
+//! - `tls`: `amqps://` URIs and `Tls`, by [rustls](https://docs.rs/rustls) with aws-lc-rs for cryptography, which needs a C compiler.
+//! - `tls-ring`: the same with ring for cryptography; use it with `default-features = false`. With both features aws-lc-rs is used.
 //! - `test-broker`: `lepus::broker`, an AMQP broker in memory for tests.
 //! - `serde`: [`ConnectOptions`] and [`robust::Options`] deserialize from a URI. They do not serialize: the password would be lost,
 //!   or written down. [`ExchangeKind`], [`QueueType`], [`Overflow`], [`DeadLetterStrategy`], [`ShortStr`], [`Timestamp`],
@@ -97,6 +99,8 @@ pub use self::codec::{FieldTable, FieldValue, Properties, ShortStr, Timestamp, T
 pub use self::driver::connector::Transport;
 pub use self::error::{Error, ErrorKind, Origin, Result, Scope};
 pub use self::mux::sasl::Mechanism;
+#[cfg(feature = "_tls")]
+pub use self::single::Tls;
 pub use self::single::{
     Acker, Blocked, ConnectOptions, ConnectionState, DeadLetterStrategy, Delivery, Incoming, Message,
     Overflow, QueueType, Returned, RoutingKey, Settled, Status, StreamOffset,

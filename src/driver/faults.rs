@@ -153,7 +153,7 @@ fn caused(error: Error, source: Option<Arc<io::Error>>) -> Error {
 }
 
 /// How a connection was lost, in other words than the operating system's. `None`: end of file.
-fn how(source: Option<&io::Error>) -> &'static str {
+pub(super) fn how(source: Option<&io::Error>) -> &'static str {
     match source.map(io::Error::kind) {
         None => "the other side ended it without a close (end of file)",
         Some(io::ErrorKind::ConnectionReset) => "the other side, or a firewall or proxy between, reset it",

@@ -116,9 +116,26 @@ impl<'a> Dialogue<'a> {
     }
 
     async fn flush(&mut self) -> Result<(), Error> {
-        let written = self.stream.write.write_all(&self.out).await;
+        let written = async {
+            self.stream.write.write_all(&self.out).await?;
+            // TLS keeps back what the socket has no room for
+            self.stream.write.flush().await
+        };
+        let written = written.await;
         self.out.clear();
-        written.map_err(|error| self.lost(Some(error)))
+        match written {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.unwritten(error).await),
+        }
+    }
+
+    /// Writing failed, perhaps because the server has said why and gone.
+    async fn unwritten(&mut self, error: std::io::Error) -> Error {
+        match timeout(FAREWELL, self.stream.read.read_buf(&mut self.input)).await {
+            // its last word, as an alert of TLS
+            Ok(Err(last)) if last.kind() == std::io::ErrorKind::InvalidData => self.lost(Some(last)),
+            _ => self.lost(Some(error)),
+        }
     }
 
     /// Reads more; once heartbeats are agreed, they are sent while the server takes its time.
@@ -143,6 +160,13 @@ impl<'a> Dialogue<'a> {
     }
 
     fn lost(&self, source: Option<std::io::Error>) -> Error {
+        // in TLS 1.3 the server looks at the client's certificate when the client has finished
+        #[cfg(feature = "_tls")]
+        if let Some(refused) =
+            source.as_ref().and_then(|source| super::tls_faults::alert(self.login.server, source))
+        {
+            return refused;
+        }
         self.login.lost(self.stage().unwrap_or(Stage::Start), source)
     }
 

@@ -24,5 +24,9 @@ pub(crate) mod read_buffer;
 pub(crate) mod reader;
 pub(crate) mod server;
 pub(crate) mod stray_returns;
+#[cfg(feature = "_tls")]
+pub(crate) mod tls;
+#[cfg(feature = "_tls")]
+mod tls_faults;
 pub(crate) mod waiters;
 pub(crate) mod writer;

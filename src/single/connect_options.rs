@@ -1,5 +1,11 @@
 //! How to connect: what the URI says, and more.
 
+#[cfg(feature = "_tls")]
+mod secured;
+mod shown;
+#[cfg(not(feature = "_tls"))]
+mod unsecured;
+
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -10,7 +16,9 @@ use std::time::Duration;
 use super::queue_arguments::Collected;
 use super::single_connection::SingleConnection;
 use super::tally::Tally;
-use super::uri::{Encoded, Host, HostPort, Uri, UriError};
+#[cfg(feature = "_tls")]
+use super::tls::Tls;
+use super::uri::{HostPort, TlsQuery, Uri, UriError};
 use crate::codec::primitive::heartbeat_seconds;
 use crate::codec::table::FieldError;
 use crate::codec::{FieldTable, FieldValue, ShortStr};
@@ -20,13 +28,16 @@ use crate::driver::link::Link;
 use crate::driver::link_state::Limits;
 use crate::driver::race::{Connected, Means, Progress, Race};
 use crate::driver::server::Server;
-use crate::error::{Error, ErrorKind, Origin, Result, Scope};
+use crate::error::{Error, ErrorKind, Origin, Result};
 use crate::mux::handshake::Hello;
 use crate::mux::sasl::{Credentials, Mechanism};
 use crate::mux::tune::Offer;
 
 /// The port of AMQP without TLS.
 const PORT: u16 = 5672;
+
+/// The port of AMQP with TLS.
+const TLS_PORT: u16 = 5671;
 
 /// The least `frame_max` that is offered, in bytes: `RabbitMQ` from 4.1 on refuses less.
 const FRAME_MAX_LEAST: u32 = 8192;
@@ -69,6 +80,8 @@ pub struct ConnectOptions {
     /// At least one.
     servers: Vec<Server>,
     connector: Option<Connector>,
+    #[cfg(feature = "_tls")]
+    tls: Option<Tls>,
     connect_timeout: Duration,
     handshake_timeout: Duration,
     credentials: Credentials,
@@ -94,23 +107,34 @@ impl ConnectOptions {
     /// have `heartbeat` (seconds), `connection_timeout` (milliseconds), `channel_max`, `frame_max` and
     /// `auth_mechanism` (`plain`, `amqplain`, `external`, `anonymous`; several in the order of preference).
     ///
+    /// `amqps://` means TLS, and port 5671. It has more parameters, as `RabbitMQ` defines them: `cacertfile` (without it the
+    /// authorities count that the operating system trusts), `certfile` with `keyfile` (without a password in the URI they mean
+    /// `auth_mechanism=external`), `server_name_indication` (a name, or `disable`). All files are in PEM form, and are read at
+    /// each connect. `verify=verify_none` is refused: only a method of `Tls` turns verification off. So are
+    /// `password`, `depth` and `fail_if_no_peer_cert=false`.
+    ///
     /// # Errors
     /// [`ErrorKind::Config`] if the URI or a value in it is not valid, or a query parameter is unknown; the error says what
     /// to write instead, and does not repeat the URI.
-    /// [`ErrorKind::Unsupported`] for `amqps`: this version has no TLS.
+    /// [`ErrorKind::Unsupported`] for `amqps` if the crate was built without TLS.
     pub fn new(uri: &str) -> Result<Self> {
         let uri: Uri = uri
             .parse()
             .map_err(|error: UriError| Error::new(ErrorKind::Config, format!("bad AMQP URI: {error}")))?;
-        if uri.tls {
-            let text = "amqps: this version of lepus has no TLS; use amqp:// and a port without TLS";
-            return Err(Error::new(ErrorKind::Unsupported, text).with_scope(Scope::Connection));
+        let query = uri.query;
+        if !uri.tls && query.tls != TlsQuery::default() {
+            let text = "bad AMQP URI: it has parameters of TLS, so begin it with amqps://";
+            return Err(Error::new(ErrorKind::Config, text));
         }
+        let default_port = if uri.tls { TLS_PORT } else { PORT };
         let server = |HostPort { host, port }| {
-            Server::new(host.unwrap_or_else(|| "localhost".into()), port.unwrap_or(PORT))
+            Server::new(host.unwrap_or_else(|| "localhost".into()), port.unwrap_or(default_port))
         };
         let mut options = Self { servers: uri.hosts.into_iter().map(server).collect(), ..Self::default() };
-        let (credentials, query) = (&mut options.credentials, uri.query);
+        if uri.tls {
+            options.read_tls(query.tls, uri.password.is_some())?;
+        }
+        let credentials = &mut options.credentials;
         replace(&mut credentials.user, uri.user);
         replace(&mut credentials.password, uri.password);
         replace(&mut options.vhost, uri.vhost);
@@ -232,7 +256,7 @@ impl ConnectOptions {
         self
     }
 
-    /// How long the handshake may take after that; 10 s unless set.
+    /// How long the handshake may take after that; 10 s unless set. With TLS its handshake may take so long, too.
     pub fn handshake_timeout(mut self, limit: Duration) -> Self {
         self.handshake_timeout = limit;
         self
@@ -322,13 +346,14 @@ impl ConnectOptions {
         Race::new(Means { connector, connect_timeout })
     }
 
-    /// Performs the handshake over a stream.
+    /// Performs the handshake over a stream, before it that of TLS.
     pub(crate) async fn log_in(
         &self,
         server: &Server,
         stream: Stream,
         tally: Arc<Tally>,
     ) -> Result<SingleConnection> {
+        let stream = self.secured(stream, server).await?;
         let link = Link::over(stream, server, self.hello()?, self.handshake_timeout, self.limits).await?;
         Ok(SingleConnection::new(link, tally))
     }
@@ -480,6 +505,8 @@ impl Default for ConnectOptions {
         Self {
             servers: vec![Server::new("localhost".into(), PORT)],
             connector: None,
+            #[cfg(feature = "_tls")]
+            tls: None,
             connect_timeout: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(10),
             credentials: Credentials { user: "guest".into(), password: "guest".into() },
@@ -527,39 +554,6 @@ impl TryFrom<&str> for ConnectOptions {
     }
 }
 
-impl fmt::Display for ConnectOptions {
-    /// The URI without the password. Query parameters that have their default are left out.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "amqp://{}@", Encoded(self.get_user()))?;
-        let mut separator = "";
-        for (host, port) in self.get_hosts() {
-            write!(f, "{separator}{}:{port}", Host(host))?;
-            separator = ",";
-        }
-        write!(f, "/{}", Encoded(self.get_vhost()))?;
-        let default = Self::default();
-        let mut query = Vec::new();
-        if self.offer.heartbeat != default.offer.heartbeat {
-            query.push(format!("heartbeat={}", self.offer.heartbeat));
-        }
-        if self.connect_timeout != default.connect_timeout {
-            let millis = self.connect_timeout.as_nanos().div_ceil(1_000_000).min(u32::MAX.into());
-            query.push(format!("connection_timeout={millis}"));
-        }
-        if self.offer.channel_max != default.offer.channel_max {
-            query.push(format!("channel_max={}", self.offer.channel_max));
-        }
-        if self.offer.frame_max != default.offer.frame_max {
-            query.push(format!("frame_max={}", self.offer.frame_max));
-        }
-        if self.mechanisms != default.mechanisms {
-            let names = self.mechanisms.iter().map(|mechanism| mechanism.name().to_ascii_lowercase());
-            query.extend(names.map(|name| format!("auth_mechanism={name}")));
-        }
-        if query.is_empty() { Ok(()) } else { write!(f, "?{}", query.join("&")) }
-    }
-}
-
 /// Sets what was said, and leaves the default otherwise.
 fn replace<T>(default: &mut T, said: Option<T>) {
     if let Some(said) = said {
@@ -570,21 +564,4 @@ fn replace<T>(default: &mut T, said: Option<T>) {
 /// Whether the server itself refused the login or the vhost.
 fn is_refusal(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Auth | ErrorKind::Vhost) && error.origin() == Origin::Peer
-}
-
-impl fmt::Debug for ConnectOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConnectOptions")
-            .field("hosts", &self.hosts())
-            .field("connector", &self.connector)
-            .field("credentials", &self.credentials)
-            .field("mechanisms", &self.mechanisms)
-            .field("vhost", &self.vhost)
-            .field("connect_timeout", &self.connect_timeout)
-            .field("handshake_timeout", &self.handshake_timeout)
-            .field("connection_name", &self.connection_name)
-            .field("offer", &self.offer)
-            .field("limits", &self.limits)
-            .finish_non_exhaustive()
-    }
 }

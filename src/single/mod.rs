@@ -15,6 +15,8 @@
 //!   [`ConnectOptions::log_in`] makes a connection of it;
 //! - a [`Tally`] counts what is at work and which acks came too late, across connections.
 
+#[cfg(feature = "_tls")]
+mod any_certificate;
 mod connect_options;
 mod delivery;
 mod message;
@@ -30,6 +32,8 @@ mod single_consumer;
 mod status;
 mod stream_position;
 mod tally;
+#[cfg(feature = "_tls")]
+mod tls;
 mod uri;
 
 use std::future::Future;
@@ -54,6 +58,8 @@ pub(crate) use self::single_consumer::{AtHand, Handed, SingleConsumer};
 pub use self::status::{ConnectionState, Status};
 pub(crate) use self::stream_position::{StreamPosition, is_told};
 pub(crate) use self::tally::{Tally, Waits};
+#[cfg(feature = "_tls")]
+pub use self::tls::Tls;
 
 pub(crate) use crate::driver::link_call::Late;
 pub(crate) use crate::driver::race::{Connected, Progress, Race};

@@ -269,7 +269,11 @@ fn cannot_heal(error: &Error) -> bool {
     match error.kind() {
         // without the server's word for it, the network may have cut the login short
         ErrorKind::Auth => error.origin() == Origin::Peer,
-        ErrorKind::Vhost | ErrorKind::NotAmqp | ErrorKind::Config | ErrorKind::Unsupported => true,
+        ErrorKind::Vhost
+        | ErrorKind::NotAmqp
+        | ErrorKind::Tls
+        | ErrorKind::Config
+        | ErrorKind::Unsupported => true,
         _ => false,
     }
 }
