@@ -46,6 +46,8 @@ pub(super) const OUT_MAX: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Connection {
     pub peer: Option<SocketAddr>,
+    /// Whom the client's certificate names.
+    pub identity: Option<String>,
     pub phase: Phase,
     pub vhost: Arc<str>,
     pub user: ShortStr,
@@ -79,6 +81,7 @@ impl Connection {
     pub(super) fn new(peer: Option<SocketAddr>, wake: Arc<Notify>) -> Self {
         Self {
             peer,
+            identity: None,
             phase: Phase::Greeting,
             vhost: "/".into(),
             user: ShortStr::empty(),

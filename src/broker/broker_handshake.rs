@@ -36,11 +36,14 @@ impl State {
             return;
         }
         connection.phase = Phase::Starting;
+        // as RabbitMQ does: to those alone who have shown a certificate
+        let mechanisms =
+            if connection.identity.is_some() { "PLAIN AMQPLAIN EXTERNAL" } else { "PLAIN AMQPLAIN" };
         let start = wire::Start {
             version_major: 0,
             version_minor: 9,
             server_properties: properties(),
-            mechanisms: Bytes::from_static(b"PLAIN AMQPLAIN"),
+            mechanisms: Bytes::from_static(mechanisms.as_bytes()),
             locales: Bytes::from_static(b"en_US"),
         };
         connection.put(0, &start);
@@ -72,9 +75,11 @@ impl State {
     }
 
     fn log_in(&mut self, at: At, start: wire::StartOk) -> Result<(), Refusal> {
-        let credentials = match start.mechanism.as_bytes() {
-            b"PLAIN" => plain(&start.response),
-            b"AMQPLAIN" => amqplain(&start.response),
+        let identity = self.connection(at.connection)?.identity.take();
+        let (credentials, has_proof) = match (start.mechanism.as_bytes(), &identity) {
+            (b"PLAIN", _) => (plain(&start.response), false),
+            (b"AMQPLAIN", _) => (amqplain(&start.response), false),
+            (b"EXTERNAL", Some(name)) => (Some((name.as_bytes(), &b""[..])), true),
             _ => {
                 return Err(Refusal::command_invalid(format_args!(
                     "unknown authentication mechanism '{}'",
@@ -83,10 +88,10 @@ impl State {
             }
         };
         let user = credentials.filter(|(user, password)| {
-            let known = self.options.users.iter();
-            let mut matching =
-                known.filter(|(name, secret)| name.as_bytes() == *user && secret.as_bytes() == *password);
-            matching.next().is_some()
+            let mut known = self.options.users.iter();
+            known.any(|(name, secret)| {
+                name.as_bytes() == *user && (has_proof || secret.as_bytes() == *password)
+            })
         });
         let refused = self.faults.refuse_logins;
         let (frame_max, channel_max, heartbeat) =

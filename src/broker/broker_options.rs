@@ -14,6 +14,12 @@ use crate::codec::primitive::heartbeat_seconds;
 pub struct Options {
     /// None without a port.
     pub(super) address: Option<SocketAddr>,
+    /// Whether clients may speak TLS.
+    #[cfg(feature = "_tls")]
+    pub(super) tls: bool,
+    /// Whether clients over TLS need a certificate.
+    #[cfg(feature = "_tls")]
+    pub(super) requires_client_certificate: bool,
     /// None for `guest` alone.
     pub(super) users: Vec<(String, String)>,
     pub(super) vhosts: Vec<String>,
@@ -42,6 +48,10 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             address: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+            #[cfg(feature = "_tls")]
+            tls: false,
+            #[cfg(feature = "_tls")]
+            requires_client_certificate: false,
             users: Vec::new(),
             vhosts: vec!["/".into()],
             frame_max: 131_072,
@@ -66,6 +76,24 @@ impl Options {
     /// a runtime with time enabled, and may run on a paused clock.
     pub fn without_port(mut self) -> Self {
         self.address = None;
+        self
+    }
+
+    /// Also takes connections over TLS: on a second free port of the same address, and in memory. The broker makes an authority
+    /// and a certificate for `localhost`, 127.0.0.1 and `::1` when it starts; [`Broker::ca_pem`] gives clients what they have to
+    /// trust.
+    ///
+    /// Clients are asked for a certificate, and need none. Needs the feature `tls` or `tls-ring`.
+    #[cfg(feature = "_tls")]
+    pub fn tls(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+
+    /// The same, and refuses clients over TLS that have no certificate from [`Broker::client_identity`].
+    #[cfg(feature = "_tls")]
+    pub fn tls_with_client_certificates(mut self) -> Self {
+        (self.tls, self.requires_client_certificate) = (true, true);
         self
     }
 

@@ -20,6 +20,7 @@ use super::broker_connection::OUT_MAX;
 use super::broker_message::Message;
 use super::broker_options::Options;
 use super::fault::ReplyFault;
+use super::socket::Peer;
 use super::state::State;
 
 /// The embedded broker: nothing that its clients do puts it in disorder, or has it keep more than it should. The first
@@ -170,7 +171,7 @@ struct Client {
 
 impl Client {
     fn connected_to(state: &mut State) -> Self {
-        let id = state.connected(None, Arc::new(Notify::new()));
+        let id = state.connected(Peer::default(), Arc::new(Notify::new()));
         Self { id, input: BytesMut::new(), lazy: false, logged_in: false }
     }
 }

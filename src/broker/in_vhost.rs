@@ -1,5 +1,6 @@
 //! One virtual host of a broker, as tests look at it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,12 +24,16 @@ impl InVhost<'_> {
     /// Where the broker listens, as a URL with the first user's name and password, and this virtual host. Without a port the
     /// host is `broker.invalid`, for a [connector](Broker::connector).
     pub fn url(&self) -> String {
+        self.url_at("amqp", self.broker.address)
+    }
+
+    pub(super) fn url_at(&self, scheme: &str, address: Option<SocketAddr>) -> String {
         let user = self.broker.shared.look(|state| state.options.users.first().cloned());
         let (name, password) = user.unwrap_or_default();
         // `/` in full: by the specification of these URIs nothing behind the slash is a virtual host without a name
         let [name, password, vhost] = [name.as_str(), password.as_str(), self.name].map(escaped);
-        let host = self.broker.address.map_or_else(|| NOWHERE.into(), |address| address.to_string());
-        format!("amqp://{name}:{password}@{host}/{vhost}")
+        let host = address.map_or_else(|| NOWHERE.into(), |address| address.to_string());
+        format!("{scheme}://{name}:{password}@{host}/{vhost}")
     }
 
     /// The queue of this name.

@@ -5,6 +5,8 @@
 #![doc = include_str!("../../docs/testing.md")]
 
 mod acks;
+#[cfg(feature = "_tls")]
+mod authority;
 mod broker_channel;
 mod broker_connection;
 mod broker_exchange;
@@ -27,6 +29,8 @@ mod inspect;
 mod queue_policy;
 mod queues;
 mod refusal;
+#[cfg(feature = "_tls")]
+mod secure;
 mod settings;
 mod socket;
 mod state;
@@ -44,6 +48,10 @@ use tokio::net::TcpSocket;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
+#[cfg(feature = "_tls")]
+use self::authority::Authority;
+#[cfg(feature = "_tls")]
+pub use self::authority::ServerCertificate;
 pub use self::broker_options::Options;
 pub use self::fault::ReplyFault;
 pub use self::in_vhost::InVhost;
@@ -68,6 +76,10 @@ pub enum Keep {
 pub struct Broker {
     shared: Arc<Shared>,
     address: Option<SocketAddr>,
+    /// Where it listens for TLS.
+    tls_address: Option<SocketAddr>,
+    #[cfg(feature = "_tls")]
+    authority: Option<Arc<Authority>>,
     /// Who stops or restarts the broker holds it, one after the other.
     listener: Mutex<Listener>,
 }
@@ -77,9 +89,21 @@ pub struct Broker {
 enum Listener {
     /// The task that takes them.
     Running(JoinHandle<()>),
-    /// A socket that is bound and does not listen, so that nobody else is given the port; if there is one, and the system
-    /// allowed it.
-    Stopped(Option<TcpSocket>),
+    /// Sockets that are bound and do not listen, so that nobody else is given the ports; if the system allowed it.
+    Stopped(Option<Sockets>),
+}
+
+/// The sockets of the ports that there are.
+#[derive(Debug)]
+struct Sockets {
+    plain: Option<TcpSocket>,
+    tls: Option<TcpSocket>,
+}
+
+impl Sockets {
+    fn bind(plain: Option<SocketAddr>, tls: Option<SocketAddr>) -> io::Result<Self> {
+        Ok(Self { plain: plain.map(bind).transpose()?, tls: tls.map(bind).transpose()? })
+    }
 }
 
 impl fmt::Debug for Broker {
@@ -119,11 +143,24 @@ impl Broker {
     }
 
     fn with(options: Options) -> io::Result<Self> {
-        let socket = options.address.map(bind).transpose()?;
-        let address = socket.as_ref().map(TcpSocket::local_addr).transpose()?;
-        let shared = Arc::new(Shared::new(State::new(options)));
-        let mut broker = Self { shared, address, listener: Mutex::new(Listener::Stopped(None)) };
-        *broker.listener.get_mut() = Listener::Running(broker.listen(socket)?);
+        #[cfg(feature = "_tls")]
+        let (authority, tls_address) = {
+            let (tls, required) = (options.tls, options.requires_client_certificate);
+            let authority = tls.then(|| Authority::new(required).map(Arc::new)).transpose()?;
+            (authority, options.address.filter(|_| tls).map(|address| SocketAddr::new(address.ip(), 0)))
+        };
+        #[cfg(not(feature = "_tls"))]
+        let tls_address = None;
+        let sockets = Sockets::bind(options.address, tls_address)?;
+        let mut broker = Self {
+            shared: Arc::new(Shared::new(State::new(options))),
+            address: sockets.plain.as_ref().map(TcpSocket::local_addr).transpose()?,
+            tls_address: sockets.tls.as_ref().map(TcpSocket::local_addr).transpose()?,
+            #[cfg(feature = "_tls")]
+            authority,
+            listener: Mutex::new(Listener::Stopped(None)),
+        };
+        *broker.listener.get_mut() = Listener::Running(broker.listen(sockets)?);
         Ok(broker)
     }
 
@@ -222,11 +259,11 @@ impl Broker {
         let mut listener = self.listener.lock().await;
         self.end(&mut listener).await;
         self.with_state(|state| state.restart(keep));
-        let socket = match std::mem::replace(&mut *listener, Listener::Stopped(None)) {
-            Listener::Stopped(Some(socket)) => Some(socket),
-            _ => self.address.map(bind).transpose()?,
+        let sockets = match std::mem::replace(&mut *listener, Listener::Stopped(None)) {
+            Listener::Stopped(Some(sockets)) => sockets,
+            _ => Sockets::bind(self.address, self.tls_address)?,
         };
-        *listener = Listener::Running(self.listen(socket)?);
+        *listener = Listener::Running(self.listen(sockets)?);
         Ok(())
     }
 
@@ -236,15 +273,22 @@ impl Broker {
         self.with_state(State::lose_all);
         // it ends by being aborted
         drop(task.await);
-        *listener = Listener::Stopped(self.address.and_then(|address| bind(address).ok()));
+        *listener = Listener::Stopped(Sockets::bind(self.address, self.tls_address).ok());
         // who came in between
         self.with_state(State::lose_all);
     }
 
-    fn listen(&self, socket: Option<TcpSocket>) -> io::Result<JoinHandle<()>> {
-        let listener = socket.map(|socket| socket.listen(BACKLOG)).transpose()?;
+    fn listen(&self, sockets: Sockets) -> io::Result<JoinHandle<()>> {
+        let listen = |socket: Option<TcpSocket>| socket.map(|socket| socket.listen(BACKLOG)).transpose();
+        let (plain, tls) = (listen(sockets.plain)?, listen(sockets.tls)?);
+        #[cfg(feature = "_tls")]
+        let tls = tls.zip(self.authority.clone()).map(|(listener, authority)| {
+            Box::pin(secure::listen(Arc::clone(&self.shared), authority, listener)) as socket::Served
+        });
+        #[cfg(not(feature = "_tls"))]
+        let tls = tls.map(|_no_such_port| Box::pin(ready(())) as socket::Served);
         let others = self.shared.open_door();
-        Ok(tokio::spawn(socket::listen(Arc::clone(&self.shared), listener, others)))
+        Ok(tokio::spawn(socket::listen(Arc::clone(&self.shared), plain, tls, others)))
     }
 
     fn with_state<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {

@@ -26,13 +26,22 @@ use super::state::State;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long the last bytes may take to be read by the client.
-const FAREWELL: Duration = Duration::from_secs(1);
+pub(super) const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The most that one read brings, in bytes.
 const READ: usize = 64 << 10;
 
 /// A connection's task.
-type Served = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(super) type Served = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Who has connected.
+#[derive(Debug, Default)]
+pub(super) struct Peer {
+    /// Where from, over TCP.
+    pub address: Option<SocketAddr>,
+    /// Whom its certificate names.
+    pub identity: Option<String>,
+}
 
 /// What all tasks of a broker share.
 #[derive(Debug)]
@@ -81,7 +90,11 @@ impl Shared {
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let (reader, writer) = split(stream);
-        let served = Box::pin(serve(Arc::clone(self), reader, writer, None));
+        self.take(Box::pin(serve(Arc::clone(self), reader, writer, Peer::default())))
+    }
+
+    /// Has the listener's task run a connection's. An error: the broker is stopped.
+    pub(super) fn take(&self, served: Served) -> io::Result<()> {
         let door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
         door.send(served).map_err(|_| io::ErrorKind::ConnectionRefused.into())
     }
@@ -92,15 +105,19 @@ impl Shared {
     }
 }
 
-/// Takes connections until it is dropped, and with it all of them.
+/// Takes connections until it is dropped, and with it all of them. `tls` takes those over TLS.
 pub(super) async fn listen(
     shared: Arc<Shared>,
     listener: Option<TcpListener>,
+    tls: Option<Served>,
     mut others: UnboundedReceiver<Served>,
 ) {
     let mut tasks = JoinSet::new();
     let timer = shared.look(|state| Arc::clone(&state.timer));
     tasks.spawn(keep_time(Arc::clone(&shared), timer));
+    if let Some(tls) = tls {
+        tasks.spawn(tls);
+    }
     loop {
         tokio::select! {
             biased;
@@ -110,7 +127,8 @@ pub(super) async fn listen(
                     // small replies must not wait; without it they are only slower
                     drop(stream.set_nodelay(true));
                     let (reader, writer) = stream.into_split();
-                    tasks.spawn(serve(Arc::clone(&shared), reader, writer, Some(peer)));
+                    let peer = Peer { address: Some(peer), identity: None };
+                    tasks.spawn(serve(Arc::clone(&shared), reader, writer, peer));
                 }
                 // out of file descriptors: others will be free soon
                 Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
@@ -163,7 +181,7 @@ impl Drop for Presence {
     }
 }
 
-async fn serve<R, W>(shared: Arc<Shared>, reader: R, writer: W, peer: Option<SocketAddr>)
+pub(super) async fn serve<R, W>(shared: Arc<Shared>, reader: R, writer: W, peer: Peer)
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,

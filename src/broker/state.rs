@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, RandomState};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,6 +23,7 @@ use super::broker_queue::{Queue, Subscription};
 use super::dead_letter::Death;
 use super::fault::Faults;
 use super::refusal::Refusal;
+use super::socket::Peer;
 use super::vhost::Vhost;
 
 /// How much work is done before others have their turn: dead letters may multiply.
@@ -112,10 +112,11 @@ impl State {
         ShortStr::try_from(format!("{prefix}{one:016x}{:06x}", two & 0xff_ffff)).unwrap_or_default()
     }
 
-    /// A connection has come, from an address unless it is served over another stream than TCP.
-    pub(super) fn connected(&mut self, peer: Option<SocketAddr>, wake: Arc<Notify>) -> u64 {
+    /// A connection has come.
+    pub(super) fn connected(&mut self, peer: Peer, wake: Arc<Notify>) -> u64 {
         let id = self.next_id();
-        let mut connection = Connection::new(peer, wake);
+        let mut connection = Connection::new(peer.address, wake);
+        connection.identity = peer.identity;
         connection.cut_after = self.faults.next_cut_after.take();
         self.connections.insert(id, connection);
         id

@@ -3,4 +3,12 @@
 #![cfg(feature = "_tls")]
 
 #[cfg(test)]
+mod certificates;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod options;
+#[cfg(test)]
+mod sessions;
+#[cfg(test)]
+mod tools;
