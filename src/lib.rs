@@ -106,6 +106,11 @@ pub use self::single::{
     Overflow, QueueType, Returned, RoutingKey, Settled, Status, StreamOffset,
 };
 
+/// Compiles the programs of docs/tls.md, and runs those that can run.
+#[cfg(all(doctest, feature = "_tls", feature = "test-broker"))]
+#[doc = include_str!("../docs/tls.md")]
+struct TlsPage;
+
 /// Compiles the programs of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -88,7 +88,7 @@ pub(crate) struct Secret(pub(crate) String);
 /// What `server_name_indication` asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ServerName {
-    /// `disable`: no name is sent, nor compared with the certificate.
+    /// `disable`: no name is sent. The certificate must have the host's name all the same.
     Disable,
     /// The name to send and to compare with the certificate.
     Name(String),

@@ -34,6 +34,13 @@ async fn messages_of_all_sizes_travel_over_tls() {
 }
 
 #[tokio::test]
+async fn nothing_is_installed_for_the_whole_process() {
+    let broker = broker().await;
+    trusting(&broker).connect().await.unwrap();
+    assert!(tokio_rustls::rustls::crypto::CryptoProvider::get_default().is_none());
+}
+
+#[tokio::test]
 async fn many_publishers_share_a_connection_over_tls() {
     let broker = broker().await;
     let connection = trusting(&broker).connect().await.unwrap();
