@@ -91,7 +91,8 @@ fn certificate(error: &CertificateError) -> String {
                 .into()
         }
         CertificateError::NotValidForNameContext { expected, presented } => {
-            let names = presented.join(", ");
+            let names: Vec<_> = presented.iter().map(|name| plain(name)).collect();
+            let names = names.join(", ");
             format!(
                 "the server's certificate is for {names}, not for {}; connect by a name that it has, or set \
                  server_name_indication or Tls::server_name",
@@ -101,6 +102,12 @@ fn certificate(error: &CertificateError) -> String {
         CertificateError::Revoked => "the server's certificate was revoked".into(),
         _ => "the server's certificate cannot be accepted, for the reason in the source of this error".into(),
     }
+}
+
+/// A name as people write it: rustls shows `DnsName("broker")` and `IpAddress(127.0.0.1)`.
+fn plain(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.unwrap_or(name).trim_matches('"')
 }
 
 /// Why the server has refused the client.
@@ -196,6 +203,14 @@ mod tests {
             assert!(text.contains("broker:5671") && !text.contains("  ") && text.len() < 320, "{text}");
         }
         assert_eq!(texts.iter().collect::<HashSet<_>>().len(), texts.len(), "{texts:#?}");
+    }
+
+    #[test]
+    fn the_names_of_a_certificate_are_shown_as_people_write_them() {
+        let expected = ServerName::try_from("broker").unwrap();
+        let presented = vec!["DnsName(\"a.example\")".into(), "IpAddress(::1)".into()];
+        let error = failed(CertificateError::NotValidForNameContext { expected, presented }.into());
+        assert!(error.to_string().contains("is for a.example, ::1, not for broker;"), "{error}");
     }
 
     #[test]

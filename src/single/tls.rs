@@ -236,8 +236,16 @@ impl Tls {
             Some((certificate, key)) => {
                 let chain = certificate.certificates("the client's certificate")?;
                 builder.with_client_auth_cert(chain, key.key()?).map_err(|error| {
-                    let text =
-                        format!("{key} is not the key of {certificate}, or of a kind that is not supported");
+                    let text = match error {
+                        tokio_rustls::rustls::Error::InconsistentKeys(_) => {
+                            format!("{key} is not the key of {certificate}")
+                        }
+                        // such as a certificate of version 1, which openssl makes without extensions
+                        tokio_rustls::rustls::Error::InvalidCertificate(_) => {
+                            format!("{certificate} has a certificate that cannot be used; it must be X.509 version 3")
+                        }
+                        _ => format!("{key} has a key of a kind that is not supported"),
+                    };
                     config_error(text).with_source(error)
                 })?
             }
