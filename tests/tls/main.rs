@@ -9,6 +9,8 @@ mod faults;
 #[cfg(test)]
 mod options;
 #[cfg(test)]
+mod secrets;
+#[cfg(test)]
 mod sessions;
 #[cfg(test)]
 mod tools;
