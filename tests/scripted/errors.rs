@@ -2,10 +2,12 @@
 
 use std::error::Error as _;
 use std::io;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use lepus::protocol::{MethodId, basic, channel, connection, queue};
 use lepus::{ConnectOptions, Error, ErrorKind, Message, Origin, Scope};
+use tokio::net::TcpSocket;
 
 use crate::peer::*;
 
@@ -364,15 +366,30 @@ async fn an_unknown_method_that_is_blamed_is_named_by_its_numbers() {
 // Several hosts.
 
 /// A port at which nothing listens.
-async fn closed_port() -> u16 {
-    Listener::bind().await.port()
+fn closed_port() -> ClosedPort {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    ClosedPort(socket)
+}
+
+/// A port that is taken, so that no other test gets it, and on which nobody listens.
+struct ClosedPort(TcpSocket);
+
+impl ClosedPort {
+    fn number(&self) -> u16 {
+        self.0.local_addr().unwrap().port()
+    }
 }
 
 #[tokio::test]
 async fn several_hosts_of_a_uri_are_tried_in_their_order() {
-    let (first, second, closed) = (Listener::bind().await, Listener::bind().await, closed_port().await);
-    let uri =
-        format!("amqp://guest:guest@127.0.0.1:{closed},127.0.0.1:{},[::1]:{}/", first.port(), second.port());
+    let (first, second, closed) = (Listener::bind().await, Listener::bind().await, closed_port());
+    let uri = format!(
+        "amqp://guest:guest@127.0.0.1:{},127.0.0.1:{},[::1]:{}/",
+        closed.number(),
+        first.port(),
+        second.port()
+    );
     let (connected, _server) = both(ConnectOptions::new(&uri).unwrap().connect(), async {
         let mut server = first.accept().await;
         server.handshake(TUNE).await;
@@ -384,7 +401,8 @@ async fn several_hosts_of_a_uri_are_tried_in_their_order() {
 
 #[tokio::test]
 async fn if_all_hosts_fail_each_is_named() {
-    let (first, second) = (closed_port().await, closed_port().await);
+    let ports = [closed_port(), closed_port()];
+    let [first, second] = [ports[0].number(), ports[1].number()];
     let uri = format!("amqp://guest:guest@127.0.0.1:{first},127.0.0.1:{second}/");
     let options = ConnectOptions::new(&uri).unwrap();
     for error in [options.connect().await.unwrap_err(), options.robust().connect().await.unwrap_err()] {
@@ -402,7 +420,8 @@ async fn if_all_hosts_fail_each_is_named() {
 
 #[tokio::test]
 async fn a_refused_login_ends_the_search_among_several_hosts() {
-    let (first, second) = (Listener::bind().await, closed_port().await);
+    let (first, closed) = (Listener::bind().await, closed_port());
+    let second = closed.number();
     let uri = format!("amqp://guest:guest@127.0.0.1:{},127.0.0.1:{second}/", first.port());
     let (result, ()) = both(ConnectOptions::new(&uri).unwrap().connect(), async {
         let mut server = first.accept().await;
