@@ -34,7 +34,7 @@ const READ: usize = 64 << 10;
 /// A connection's task.
 pub(super) type Served = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Who has connected.
+/// The other side of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Peer {
     /// Where from, over TCP.

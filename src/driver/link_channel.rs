@@ -467,7 +467,7 @@ impl ChannelLink {
         Err(faults::unanswered_with(call, limit, &left).with_scope(Scope::Channel))
     }
 
-    /// Sends the close at once; whoever waits on the channel gets the error. Resolves when the server has answered, or the
+    /// Sends the close at once, and fails all waiting calls with the error. Resolves when the server has answered or the
     /// connection has ended; at once if the channel was closed before. Cancel safe.
     pub(crate) fn closing(&self, error: &Error) -> impl Future<Output = Result<(), Error>> + Send + use<> {
         let (waiter, answer) = ReplyWaiter::new(None);

@@ -108,8 +108,8 @@ impl Tls {
         self
     }
 
-    /// Accepts any certificate from anybody: whoever is between this program and the broker can read the password and all
-    /// messages, and change them. For experiments only; each connection warns about it.
+    /// Accepts any certificate. An attacker between this program and the broker can then read and change everything,
+    /// the password included. For experiments only; each connection logs a warning.
     pub fn dangerously_accept_any_certificate(mut self) -> Self {
         self.accepts_any = true;
         self
@@ -283,7 +283,7 @@ impl Tls {
     }
 }
 
-/// The process's default, or ours.
+/// The provider that the program has installed, or the one of the feature.
 fn provider() -> Arc<CryptoProvider> {
     if let Some(installed) = CryptoProvider::get_default() {
         return Arc::clone(installed);

@@ -28,7 +28,7 @@ pub(crate) async fn visit(world: Arc<World>, mut dice: Dice) -> Result<(), Error
         let backoff = Backoff::new().seed(dice.next());
         let robust = options(&world, &mut dice, false).robust().backoff(backoff).retry_first_connect();
         let connection = match robust.connect().await {
-            // who was never there may not come
+            // a first login that the broker refuses is final
             Err(error) if error.kind() == ErrorKind::Auth => continue,
             connection => connection?,
         };

@@ -14,7 +14,7 @@ use crate::world::{Channel, Connection, Consumer, World};
 /// How long an answer is awaited: a fault may have taken it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often what is there is looked at, a second apart, until it is right.
+/// How many times the broker is inspected, a second apart, before a missing entity is an error.
 const LOOKS: u32 = 30;
 
 /// All that is made for a consumer, and goes with it, has its number in its name.

@@ -156,8 +156,8 @@ fn a_large_body_is_not_copied() {
 }
 
 proptest! {
-    /// Whatever is published, what is written is the messages that were accepted, one after the other; also those whose
-    /// properties were encoded before.
+    /// The output is exactly the accepted messages, one after the other, whether or not their properties were encoded
+    /// before.
     #[test]
     fn accepted_messages_are_written_whole_and_in_order(
         messages in prop::collection::vec(

@@ -80,7 +80,8 @@ impl ConsumerRecord {
         was_paused
     }
 
-    /// Anything -> `Ended`: its stream ends once what has come is taken, with an error if there is one. The first end counts.
+    /// Anything -> `Ended`: the stream ends behind the deliveries that have arrived, with an error if there is one. Only the
+    /// first call counts.
     pub(in crate::robust) fn end(&mut self, error: Option<Error>) {
         if !self.has_ended() {
             self.wish = Wish::Ended(error.map_or(Ending::None, Ending::Error));

@@ -380,11 +380,7 @@ impl Plan {
     fn begin_again(&mut self) {
         self.unrestored.clear();
         self.passes += 1;
-        self.begin_nothing();
         self.pause = Some(Cause::Vanished);
-    }
-
-    fn begin_nothing(&mut self) {
         (self.stage, self.tasks, self.done, self.single_before) = (Stage::Begin, Vec::new(), 0, 0);
     }
 

@@ -38,7 +38,7 @@ pub(super) struct Reopened {
     /// Those that the server refused, to be tried again.
     refused: Vec<(Arc<ConsumerInner>, Probe)>,
     pub unrestored: Vec<Unrestored>,
-    /// Its incarnation, once it was released, and who waits for that.
+    /// Once it was released: its incarnation, and the tasks to wake.
     released: Option<(Incarnation, Vec<Waker>)>,
 }
 

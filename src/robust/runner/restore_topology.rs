@@ -88,7 +88,7 @@ async fn on_living(
 ) -> Result<(Vec<Entity>, Vec<Unrestored>)> {
     // two at once would give a queue two new names
     let _turn = shared.restoring.lock().await;
-    // nothing is locked by a connection that was lost: what is locked is tried again later
+    // the lost connection is gone by now; a queue that another one locks is tried again later
     let locked_until = match extent {
         Extent::These(_) => Some(Instant::now()),
         Extent::Loss(_) | Extent::AutoDelete => Instant::now().checked_add(shared.settings.locked_limit),

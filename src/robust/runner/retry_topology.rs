@@ -19,13 +19,13 @@ const PACE: Backoff = Backoff::bounded(Duration::from_secs(1), Duration::from_se
 
 /// What the broker has refused on this link, and when to try it again.
 #[derive(Debug)]
-pub(super) struct Reinstate {
+pub(super) struct RetryTopology {
     refused: HashSet<Entity>,
     pauses: Pauses,
     due: Instant,
 }
 
-impl Reinstate {
+impl RetryTopology {
     pub(super) fn new(shared: &Shared, unrestored: &[Unrestored]) -> Self {
         let mut this = Self { refused: HashSet::new(), pauses: shared.pauses(PACE), due: Instant::now() };
         this.add(shared, unrestored);

@@ -10,7 +10,7 @@ use tracing::Instrument;
 use super::reconnect::Reconnect;
 use super::restore_channel::Reopened;
 use super::restore_topology::{self, Learnt};
-use super::retry_topology::Reinstate;
+use super::retry_topology::RetryTopology;
 use super::robust_channel::ChannelInner;
 use super::robust_connection::RobustConnection;
 use super::robust_state::{Command, Shared, runtime_ended};
@@ -37,8 +37,8 @@ pub(in crate::robust) async fn connect(options: Options) -> Result<RobustConnect
     let (link, _) = outage.end(&shared).instrument(span.clone()).await?;
     let pace = Pace::new(shared.options().backoff);
     shared.supervised.send_replace(true);
-    let reinstate = Reinstate::new(&shared, &[]);
-    let supervisor = Supervisor { shared, commands, pace, reinstate };
+    let retry_topology = RetryTopology::new(&shared, &[]);
+    let supervisor = Supervisor { shared, commands, pace, retry_topology };
     tokio::spawn(supervisor.run(link).instrument(span));
     Ok(connection)
 }
@@ -48,7 +48,7 @@ struct Supervisor {
     commands: UnboundedReceiver<Command>,
     pace: Pace,
     /// What the broker has refused on this link.
-    reinstate: Reinstate,
+    retry_topology: RetryTopology,
 }
 
 impl Supervisor {
@@ -96,7 +96,7 @@ impl Supervisor {
         tokio::time::sleep(self.pace.after(began.elapsed())).await;
         // apart, as below: the task would have room for it as long as the link lives
         let (link, unrestored) = Box::pin(outage.end(&self.shared)).await?;
-        self.reinstate = Reinstate::new(&self.shared, &unrestored);
+        self.retry_topology = RetryTopology::new(&self.shared, &unrestored);
         Ok(link)
     }
 
@@ -110,7 +110,7 @@ impl Supervisor {
                 error = link.closed() => return error,
                 Some(command) = self.commands.recv() => self.obey(link, command).await,
                 reason = Blocked::changed(&mut blocked) => tell_blocked(&self.shared, reason),
-                () = self.reinstate.due() => Box::pin(self.reinstate.try_again(&self.shared, link)).await,
+                () = self.retry_topology.due() => Box::pin(self.retry_topology.try_again(&self.shared, link)).await,
             }
         }
     }
@@ -165,7 +165,7 @@ impl Supervisor {
         match self.reopened(link, channel).await {
             Ok((mut reopened, mut unrestored)) => {
                 unrestored.append(&mut reopened.unrestored);
-                self.reinstate.add(&self.shared, &unrestored);
+                self.retry_topology.add(&self.shared, &unrestored);
                 reopened.release(on);
                 if reopened.tell() {
                     self.shared.tell(Event::ChannelRestored { unrestored });

@@ -39,7 +39,7 @@ impl FakeWire {
         }
     }
 
-    /// The channel is over, and whoever waits on it is told.
+    /// The channel ends, and its waiting tasks are woken.
     pub(super) fn end(&self) {
         let mut server = self.0.borrow_mut();
         server.ended = true;
